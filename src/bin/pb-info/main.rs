@@ -1,0 +1,2 @@
+//! Says what parallel_backend sees here.
+fn main() {}

@@ -1,0 +1,9 @@
+//! joblib's `parallel_backend` for native code, behind a C ABI.
+//!
+//! The caller chooses, for a scope, where parallel maps run; library code below just calls `pb_parallel_map`;
+//! and BLAS and OpenMP inside the tasks never oversubscribe the machine. The public surface is
+//! `include/parallel_backend.h`, generated from [`ffi`].
+
+pub mod ffi;
+pub mod scope;
+pub mod status;
