@@ -2,8 +2,16 @@
 //!
 //! The caller chooses, for a scope, where parallel maps run; library code below just calls `pb_parallel_map`;
 //! and BLAS and OpenMP inside the tasks never oversubscribe the machine. The public surface is
-//! `include/parallel_backend.h`, generated from [`ffi`].
+//! `include/parallel_backend.h`, generated from [`ffi`]; what lies below it is the library's own.
 
+pub mod backends;
+pub mod call;
+pub mod context;
+pub mod cpu;
 pub mod ffi;
+pub mod job;
+pub mod limits;
+pub mod registry;
 pub mod scope;
 pub mod status;
+pub(crate) mod sync;

@@ -10,6 +10,10 @@ use std::fmt;
 /// The result of everything inside the library that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How a call ended: PB_OK, another number that is not negative where the function says so, or an error below 0.
+#[allow(non_camel_case_types, reason = "the name that C sees")]
+pub type pb_status = i32;
+
 /// A status number of the C interface. Negative ones are errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Status(pub i32);

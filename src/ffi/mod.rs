@@ -1,3 +1,18 @@
 //! Every symbol that the library exports, and nothing else: one file for each section of the header.
+//!
+//! The rules of the boundary: the body of every export is one call of a guard (`guard.rs`), which stops panics and
+//! keeps the error's text; arguments are checked in the order of the signature; outputs are written last, on success
+//! only; structs are read and written by their `struct_size` (`abi.rs`); numbers from C stay integers until checked.
+#![allow(non_camel_case_types, reason = "types are named as C sees them")]
 
+mod abi;
+pub mod backend;
+pub mod context;
 pub mod errors;
+mod fork;
+mod guard;
+pub mod job;
+pub mod life;
+pub mod map;
+pub mod pools;
+mod task;

@@ -1,0 +1,246 @@
+//! Backends written in C, C++ or anything else that can fill a table of function pointers.
+//!
+//! The table is [`Backend`] and [`Session`] with C types. Its known prefix is copied at registration, so it need not
+//! outlive the call, and what a newer header appended is never touched.
+
+use super::{Backend, OpenRequest, Session};
+use crate::job::Job;
+use crate::status::{self, Error, Result, Status, pb_status};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The `abi_version` of [`pb_backend_vtable`].
+pub const PB_BACKEND_ABI_VERSION: u32 = 1;
+/// Capability: tasks run in this process; function, ctx and arrays are used as they are.
+pub const PB_BACKEND_SHARES_MEMORY: u32 = 0x1;
+/// Capability: the backend applies `inner_max_num_threads` itself.
+pub const PB_BACKEND_INNER_LIMITS: u32 = 0x2;
+
+/// A backend as a table of function pointers.
+///
+/// `pb_register_backend` copies the table; `state` must live until `destroy`. Every slot may be called from any thread,
+/// and `run` from several at once. A slot must not throw or longjmp. A slot that fails returns an error status, best
+/// by `return pb_backend_fail(status, text)`.
+///
+/// New slots will only be added at the end: a table with a larger `struct_size` than the library knows is accepted and
+/// its tail ignored; one that is too small, or of another `abi_version`, is refused with PB_ERR_ABI and nothing in it is
+/// called.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types, reason = "the name that C sees")]
+pub struct pb_backend_vtable {
+    /// `sizeof(pb_backend_vtable)` where the backend was compiled.
+    pub struct_size: usize,
+    /// PB_BACKEND_ABI_VERSION.
+    pub abi_version: u32,
+    /// PB_BACKEND_SHARES_MEMORY, PB_BACKEND_INNER_LIMITS.
+    pub capabilities: u32,
+    /// Optional. Called when a scope pushes the backend, or before the first map that no scope gave a session. `n_jobs`
+    /// is positive or negative as joblib counts; `inner_max_num_threads` is 0 where not given; `params` is the text given
+    /// to `pb_push_backend`, or NULL. Writes `*session`, which is passed to the other slots.
+    pub open: Option<
+        unsafe extern "C-unwind" fn(
+            state: *mut c_void,
+            n_jobs: i32,
+            inner_max_num_threads: i32,
+            params: *const c_char,
+            session: *mut *mut c_void,
+        ) -> pb_status,
+    >,
+    /// Optional. Ends a session, once, after its last map.
+    pub close: Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void)>,
+    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; NULL: the number asked for.
+    pub effective_n_jobs:
+        Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void, n_jobs: i32) -> i32>,
+    /// Required. Claims and runs chunks until PB_DONE, on as many threads as `pb_job_n_jobs` says; returns when all are
+    /// over.
+    pub run: Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void, job: *mut Job) -> pb_status>,
+    /// Optional. The backend for maps inside this one's tasks, at nesting level `level`; NULL, as slot or as result: the
+    /// default nesting rule. The text is copied before the slot is called again.
+    pub nested_backend:
+        Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void, level: i32) -> *const c_char>,
+    /// Optional. Called once, after the last session is closed, when the backend is unregistered.
+    pub destroy: Option<unsafe extern "C-unwind" fn(state: *mut c_void)>,
+}
+
+/// A registered table with its state.
+struct Table {
+    name: String,
+    vtable: pb_backend_vtable,
+    state: *mut c_void,
+}
+
+// SAFETY: the header asks of every slot that it may be called from any thread, and of `run` that it may run on several
+// at once; `state` is only ever passed to the slots.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.vtable.destroy {
+            // SAFETY: the registration promised that `destroy` takes this state; this is its only call. An exception has
+            // nowhere to go from here.
+            let _ = catch_unwind(AssertUnwindSafe(|| unsafe { destroy(self.state) }));
+        }
+    }
+}
+
+impl Table {
+    /// Calls a slot and turns an unwinding into an error.
+    fn guard<R>(&self, slot: &str, call: impl FnOnce() -> R) -> Result<R> {
+        catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
+            Error::new(
+                Status::ERR_INTERNAL,
+                format!("backend '{}': its {slot} threw an exception; a slot must return a status instead", self.name),
+            )
+        })
+    }
+
+    /// Calls a slot that returns a status.
+    fn call(&self, slot: &str, call: impl FnOnce() -> i32) -> Result<()> {
+        let errors = status::last_count();
+        let returned = Status(self.guard(slot, call)?);
+        check(&format!("backend '{}': its {slot}", self.name), returned, errors)
+    }
+}
+
+/// Turns what a foreign function returned into a result, with the text that it left, if it left one.
+fn check(who: &str, returned: Status, errors_before: u64) -> Result<()> {
+    if returned == Status::OK {
+        return Ok(());
+    }
+    let status = if returned.is_known_error() { returned } else { Status::ERR_INTERNAL };
+    let left = (status::last_count() != errors_before).then(status::last).flatten();
+    Err(match left {
+        Some(error) => Error { status, message: format!("{who} failed: {}", error.message), item: error.item },
+        None => Error::new(
+            status,
+            format!("{who} returned {} ({}) without a text (pb_backend_fail gives one)", returned.name(), returned.0),
+        ),
+    })
+}
+
+/// A backend behind a table.
+pub struct Foreign(Arc<Table>);
+
+impl Foreign {
+    /// Wraps a table whose header has been checked.
+    ///
+    /// # Safety
+    /// The slots of `vtable` must be functions of the types that the header gives them, callable with `state` from any
+    /// thread until `destroy` has been called.
+    pub unsafe fn new(name: &str, vtable: pb_backend_vtable, state: *mut c_void) -> Result<Self> {
+        if vtable.run.is_none() {
+            return Err(Error::invalid(format!("backend '{name}': the slot run is NULL; it is required")));
+        }
+        let known = PB_BACKEND_SHARES_MEMORY | PB_BACKEND_INNER_LIMITS;
+        if vtable.capabilities & !known != 0 {
+            return Err(Error::new(
+                Status::ERR_UNSUPPORTED,
+                format!("backend '{name}': capabilities 0x{:x} has bits that this version does not know", vtable.capabilities),
+            ));
+        }
+        Ok(Foreign(Arc::new(Table { name: name.to_owned(), vtable, state })))
+    }
+}
+
+impl Backend for Foreign {
+    fn shares_memory(&self) -> bool {
+        self.0.vtable.capabilities & PB_BACKEND_SHARES_MEMORY != 0
+    }
+
+    fn applies_inner_limits(&self) -> bool {
+        self.0.vtable.capabilities & PB_BACKEND_INNER_LIMITS != 0
+    }
+
+    fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
+        let table = self.0.clone();
+        let mut session = std::ptr::null_mut();
+        if let Some(open) = table.vtable.open {
+            let params = request.params.map(CString::new).transpose();
+            let params = params.map_err(|_| Error::invalid("params contain a nul character"))?;
+            let params = params.as_ref().map_or(std::ptr::null(), |params| params.as_ptr());
+            // SAFETY: the slot's type is the header's; `params` is NULL or nul-terminated and `session` writable, both for
+            // the call.
+            table.call("open", || unsafe {
+                open(table.state, request.n_jobs, request.inner_max_num_threads, params, &mut session)
+            })?;
+        }
+        Ok(Box::new(ForeignSession { table, session }))
+    }
+}
+
+struct ForeignSession {
+    table: Arc<Table>,
+    session: *mut c_void,
+}
+
+// SAFETY: as for `Table`: the session pointer is only ever passed to the slots, which take it on any thread.
+unsafe impl Send for ForeignSession {}
+// SAFETY: as above.
+unsafe impl Sync for ForeignSession {}
+
+impl Session for ForeignSession {
+    fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
+        let Some(slot) = self.table.vtable.effective_n_jobs else { return Ok(n_jobs) };
+        // SAFETY: the slot's type is the header's; the session is open until `self` is dropped.
+        let workers = self.table.guard("effective_n_jobs", || unsafe { slot(self.table.state, self.session, n_jobs) })?;
+        Ok(workers.max(0))
+    }
+
+    fn run(&self, job: &Arc<Job>) -> Result<()> {
+        let Some(slot) = self.table.vtable.run else { return Ok(()) };
+        job.open_outside();
+        let pointer = Arc::as_ptr(job).cast_mut();
+        // SAFETY: the slot's type is the header's; `job` lives, and takes claims, until after `close_outside`.
+        let result = self.table.call("run", || unsafe { slot(self.table.state, self.session, pointer) });
+        job.close_outside();
+        result
+    }
+
+    fn nested_backend(&self, level: i32) -> Result<Option<String>> {
+        let Some(slot) = self.table.vtable.nested_backend else { return Ok(None) };
+        let name = self.table.guard("nested_backend", || {
+            // SAFETY: the slot's type is the header's; the session is open until `self` is dropped.
+            let name = unsafe { slot(self.table.state, self.session, level) };
+            // SAFETY: the slot returns NULL or a nul-terminated text that stays until it is called again.
+            (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+        })?;
+        Ok(name)
+    }
+}
+
+impl Drop for ForeignSession {
+    fn drop(&mut self) {
+        if let Some(close) = self.table.vtable.close {
+            // SAFETY: the session was opened by this table and is closed here, once.
+            let _ = self.table.guard("close", || unsafe { close(self.table.state, self.session) });
+        }
+    }
+}
+
+/// Loads the shared library and calls its `pb_plugin_init`, which registers its backends. It is never unloaded.
+pub fn init_plugin(path: &Path) -> Result<()> {
+    let shown = path.display();
+    // SAFETY: loading runs the library's initialisers: that is what the caller asked for.
+    let library = unsafe { libloading::Library::new(path) }
+        .map_err(|error| Error::new(Status::ERR_IO, format!("cannot load plugin '{shown}': {error}")))?;
+    type Init = unsafe extern "C-unwind" fn() -> pb_status;
+    // SAFETY: a plugin's entry point has this type by the header.
+    let init = unsafe { library.get::<Init>(b"pb_plugin_init\0") }.map(|symbol| *symbol).map_err(|_| {
+        Error::new(
+            Status::ERR_ABI,
+            format!("'{shown}' is no plugin: it does not export pb_status pb_plugin_init(void)"),
+        )
+    })?;
+    // Its backends may be used until the process ends.
+    std::mem::forget(library);
+    let errors = status::last_count();
+    // SAFETY: the entry point's type is the header's, and the library stays loaded.
+    let returned = catch_unwind(AssertUnwindSafe(|| unsafe { init() }))
+        .map_err(|_| Error::new(Status::ERR_INTERNAL, format!("plugin '{shown}': pb_plugin_init threw an exception")))?;
+    check(&format!("plugin '{shown}': pb_plugin_init"), Status(returned), errors)
+}

@@ -1,0 +1,156 @@
+//! The road of a map call, from the choice to the result: one road for the blocking, the submitted and the streamed.
+
+use crate::backends::threading;
+use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
+use crate::job::{Job, Plan, Progress, Rules, Task};
+use crate::limits::{self, ProcessLimit};
+use crate::registry::Opened;
+use crate::status::{Error, Result, Status};
+use std::sync::Arc;
+
+/// Where a map would like to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    /// Hard: a backend without shared memory is replaced by `threading`.
+    pub shared_memory: bool,
+    /// Soft: `threading` where no backend was chosen.
+    pub threads: bool,
+}
+
+/// A map call as the caller made it.
+pub struct Request {
+    /// The items.
+    pub task: Box<dyn Task>,
+    /// How many there are.
+    pub n_items: usize,
+    /// The call's own number of workers; 0 for the context's.
+    pub n_jobs: i32,
+    /// Where it would like to run.
+    pub wishes: Wishes,
+    /// How its items are run.
+    pub rules: Rules,
+    /// Who wants to hear of progress.
+    pub progress: Option<Progress>,
+}
+
+/// A call whose backend is open and whose workers are counted.
+struct Call {
+    job: Arc<Job>,
+    opened: Arc<Opened>,
+    around: Arc<TaskSurroundings>,
+}
+
+/// What applies to a call: the backend, and how many workers it would use.
+struct Choice {
+    opened: Arc<Opened>,
+    workers: i32,
+}
+
+fn named(name: &str) -> Chosen {
+    Chosen::Named(name.into())
+}
+
+/// Chooses the backend and counts its workers, before the number of items is looked at.
+fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
+    let setting = &snapshot.setting;
+    let asked = if n_jobs != 0 { n_jobs } else { setting.n_jobs.unwrap_or(-1) };
+    let inner = setting.inner.unwrap_or(0);
+    let mut chosen = setting.backend.clone().unwrap_or_else(|| named("threading"));
+    if wishes.threads && !snapshot.backend_was_chosen {
+        chosen = named("threading");
+    }
+    let mut opened = chosen.session(asked, inner)?;
+    if wishes.shared_memory && !opened.backend.shares_memory() {
+        opened = named("threading").session(asked, inner)?;
+    }
+    let workers = opened.session.effective_n_jobs(context::normalise(asked, snapshot.place.cpus()))?;
+    if workers < 1 {
+        return Err(Error::new(
+            Status::ERR_BACKEND_UNAVAILABLE,
+            format!("backend '{}' has no active worker: its effective_n_jobs says {workers}", opened.name),
+        ));
+    }
+    Ok(Choice { opened, workers })
+}
+
+/// Workers that a map would use under this thread's context; 0 asks for the context's own number.
+pub fn effective_n_jobs(n_jobs: i32) -> Result<i32> {
+    Ok(choose(&context::resolve()?, n_jobs, Wishes::default())?.workers)
+}
+
+/// What maps inside the tasks of this one start from.
+fn nested(opened: &Opened, level: i32, inner: Option<i32>) -> Result<Setting> {
+    let name = match opened.session.nested_backend(level)? {
+        Some(name) => name.into(),
+        None if level == 1 => "threading".into(),
+        None => "sequential".into(),
+    };
+    Ok(Setting { backend: Some(Chosen::Named(name)), n_jobs: None, inner })
+}
+
+fn prepare(request: Request) -> Result<Call> {
+    let snapshot = context::resolve()?;
+    let place = &snapshot.place;
+    if place.depth >= MAX_DEPTH {
+        return Err(Error::new(
+            Status::ERR_UNSUPPORTED,
+            format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
+        ));
+    }
+    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
+    let inner = snapshot.setting.inner;
+    // A call with one worker runs on the caller's thread as a plain loop would: it changes nothing around its tasks.
+    let alone = workers == 1 && opened.backend.shares_memory();
+    let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
+    let level = if alone { place.level } else { place.level + 1 };
+    let around = Arc::new(TaskSurroundings {
+        nested: if alone { None } else { Some(nested(&opened, level, inner)?) },
+        level,
+        budget: if alone { place.budget } else { Some(place.cpus()) },
+        depth: place.depth + 1,
+        workers: seats,
+        limit: match inner {
+            _ if opened.backend.applies_inner_limits() => InnerLimit::None,
+            Some(threads) => InnerLimit::Exact(threads),
+            None if alone => InnerLimit::None,
+            None => InnerLimit::Share,
+        },
+    });
+    let job = Job::new(Plan {
+        task: request.task,
+        n_items: request.n_items,
+        n_jobs: seats,
+        rules: request.rules,
+        around: Box::new(around.clone()),
+        parent: snapshot.place.parent,
+        progress: request.progress,
+    });
+    Ok(Call { job, opened, around })
+}
+
+impl Call {
+    fn run(&self) -> Result<()> {
+        let limit: Option<ProcessLimit> = self.around.process_limit().map(limits::enter_process);
+        let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
+        drop(limit);
+        self.job.finish(&self.opened.name, ran)
+    }
+}
+
+/// Runs a map to its end.
+pub fn run(request: Request) -> Result<()> {
+    prepare(request)?.run()
+}
+
+/// Starts a map on a thread of the pool.
+pub fn submit(request: Request) -> Result<Arc<Job>> {
+    let call = prepare(request)?;
+    let job = call.job.clone();
+    job.set_driver(move || {
+        // The outcome is kept by the job.
+        let _ = call.run();
+    });
+    let started = job.clone();
+    threading::spawn(move || started.drive());
+    Ok(job)
+}

@@ -1,0 +1,62 @@
+//! What applies where no scope says otherwise: the process default, the environment, the built-in default.
+
+use super::{Chosen, Setting};
+use crate::status::{Error, Result};
+use std::sync::{PoisonError, RwLock};
+
+static DEFAULT: RwLock<Setting> = RwLock::new(Setting { backend: None, n_jobs: None, inner: None });
+
+/// Holds the lock over a fork, so that the child finds it free.
+pub fn fork_guard() -> impl Sized + 'static {
+    DEFAULT.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Replaces the process default.
+pub fn set_default(setting: Setting) {
+    let old = std::mem::replace(&mut *DEFAULT.write().unwrap_or_else(PoisonError::into_inner), setting);
+    drop(old); // may close a session, which may be foreign code: the lock is free again
+}
+
+/// Makes a backend the process default by its name.
+pub fn make_default(name: &str) {
+    set_default(Setting { backend: Some(Chosen::Named(name.into())), ..Setting::default() });
+}
+
+/// Forgets the default backend if it is the one of that name.
+pub fn forget_backend(name: &str) {
+    let mut default = DEFAULT.write().unwrap_or_else(PoisonError::into_inner);
+    let old = match &default.backend {
+        Some(chosen) if *chosen.name() == *name => default.backend.take(),
+        _ => None,
+    };
+    drop(default);
+    drop(old);
+}
+
+/// Fills the keys that no scope set.
+pub fn fill(setting: &mut Setting) -> Result<()> {
+    setting.inherit(&DEFAULT.read().unwrap_or_else(PoisonError::into_inner));
+    if setting.backend.is_none() {
+        setting.backend = text("PB_BACKEND").map(|name| Chosen::Named(name.as_str().into()));
+    }
+    if setting.n_jobs.is_none() {
+        setting.n_jobs = number("PB_N_JOBS", |n| n != 0, "a number of workers, or negative as joblib counts; not 0")?;
+    }
+    if setting.inner.is_none() {
+        setting.inner = number("PB_INNER_MAX_NUM_THREADS", |n| n > 0, "a number of threads from 1 up")?;
+    }
+    Ok(())
+}
+
+/// An environment variable, read anew at every call; empty is unset.
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn number(name: &str, fits: impl Fn(i32) -> bool, meaning: &str) -> Result<Option<i32>> {
+    let Some(value) = text(name) else { return Ok(None) };
+    match value.parse() {
+        Ok(n) if fits(n) => Ok(Some(n)),
+        _ => Err(Error::invalid(format!("the environment variable {name} is '{value}': it must be {meaning}"))),
+    }
+}

@@ -1,0 +1,225 @@
+//! The scoped choice: which backend, how many workers, how many threads inside each.
+//!
+//! Every thread has its own stack of scopes. A key (backend, n_jobs, inner limit) comes from the innermost scope
+//! that set it, else from the process default, else from the environment, else from the built-in default. A task
+//! sees a snapshot of what its map decided for it, whatever thread it runs on.
+
+mod budget;
+mod defaults;
+mod task;
+
+pub use budget::{normalise, share};
+pub use defaults::{fork_guard, forget_backend, make_default, set_default};
+pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
+
+use crate::backends::OpenRequest;
+use crate::job::Job;
+use crate::registry::{self, Opened};
+use crate::scope::{ScopeStack, Token};
+use crate::status::{Error, Result, Status};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Maps nested deeper than this are taken for unbounded recursion and refused, before the stack runs out.
+pub const MAX_DEPTH: u32 = 100;
+
+/// The backend that some scope or default chose.
+#[derive(Clone)]
+pub enum Chosen {
+    /// With a session of the scope's own.
+    Opened(Arc<Opened>),
+    /// By name: the first map finds or opens the name's shared session.
+    Named(Arc<str>),
+}
+
+impl Chosen {
+    /// The backend's name.
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Chosen::Opened(opened) => opened.name.clone(),
+            Chosen::Named(name) => name.clone(),
+        }
+    }
+
+    /// Its session.
+    pub fn session(&self, n_jobs: i32, inner: i32) -> Result<Arc<Opened>> {
+        match self {
+            Chosen::Opened(opened) => Ok(opened.clone()),
+            Chosen::Named(name) => registry::implicit(name, n_jobs, inner),
+        }
+    }
+}
+
+/// What one scope set. `None` leaves the key to the scopes around it.
+#[derive(Clone, Default)]
+pub struct Setting {
+    /// Where maps run.
+    pub backend: Option<Chosen>,
+    /// How many workers: positive, or negative as joblib counts.
+    pub n_jobs: Option<i32>,
+    /// Threads of BLAS and OpenMP inside each task.
+    pub inner: Option<i32>,
+}
+
+impl Setting {
+    /// Fills the keys that are not set from an enclosing setting.
+    fn inherit(&mut self, outer: &Setting) {
+        if self.backend.is_none() {
+            self.backend.clone_from(&outer.backend);
+        }
+        self.n_jobs = self.n_jobs.or(outer.n_jobs);
+        self.inner = self.inner.or(outer.inner);
+    }
+}
+
+/// Where in the tree of maps a thread stands.
+#[derive(Clone, Default)]
+pub struct Place {
+    /// 0 outside any task.
+    pub level: i32,
+    /// CPUs that this place owns; `None` at the root: the whole process's.
+    pub budget: Option<i32>,
+    /// Maps around this place, sequential ones included.
+    pub depth: u32,
+    /// The map whose task runs here, and the worker seat it runs on.
+    pub parent: Option<(Arc<Job>, usize)>,
+}
+
+impl Place {
+    /// CPUs that a map started here may divide among its workers.
+    pub fn cpus(&self) -> i32 {
+        self.budget.unwrap_or_else(crate::cpu::count)
+    }
+}
+
+/// A setting with every key that applies, and the place: all that a map or a captured context needs.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// The keys in force.
+    pub setting: Setting,
+    /// Where they are in force.
+    pub place: Place,
+    /// Whether some scope, default or variable chose the backend, rather than the built-in or the nesting rule.
+    pub backend_was_chosen: bool,
+}
+
+enum Frame {
+    Scope(Setting),
+    /// Hides everything below.
+    Attached(Arc<Snapshot>),
+    Task(TaskFrame),
+}
+
+thread_local! {
+    static STACK: RefCell<ScopeStack<Frame>> = RefCell::default();
+}
+
+fn with_stack<R>(f: impl FnOnce(&mut ScopeStack<Frame>) -> R) -> Result<R> {
+    STACK.try_with(|stack| f(&mut stack.borrow_mut())).map_err(|_| {
+        Error::new(Status::ERR_SCOPE, "this thread is ending: it has no scopes any more")
+    })
+}
+
+/// Checks the arguments of `pb_push_backend` and `pb_set_default_backend` and opens the backend they name.
+pub fn setting(backend: Option<&str>, n_jobs: i32, inner: i32, params: Option<&str>) -> Result<Setting> {
+    if inner < 0 {
+        return Err(Error::invalid(format!(
+            "inner_max_num_threads is {inner}: it is a number of threads, or 0 for each worker's share of the CPUs"
+        )));
+    }
+    let Some(name) = backend else {
+        if let Some(params) = params.filter(|params| !params.trim().is_empty()) {
+            return Err(Error::invalid(format!(
+                "params '{params}' belong to a backend: name the backend in the same call"
+            )));
+        }
+        return Ok(Setting { backend: None, n_jobs: (n_jobs != 0).then_some(n_jobs), inner: (inner != 0).then_some(inner) });
+    };
+    let n_jobs = if n_jobs == 0 { -1 } else { n_jobs };
+    let opened = registry::open(name, &OpenRequest { n_jobs, inner_max_num_threads: inner, params })?;
+    Ok(Setting {
+        backend: Some(Chosen::Opened(opened)),
+        n_jobs: Some(n_jobs),
+        inner: (inner != 0).then_some(inner),
+    })
+}
+
+/// Opens a scope on this thread.
+pub fn push(setting: Setting) -> Result<Token> {
+    with_stack(|stack| stack.push(Frame::Scope(setting)))
+}
+
+/// Closes the innermost scope of this thread, if `token` is its own.
+pub fn pop(token: Token) -> Result<()> {
+    // The frame is dropped after the stack is free again: closing a session may run foreign code.
+    let frame = with_stack(|stack| {
+        let task = stack.iter().position(|frame| matches!(frame, Frame::Task(_)));
+        let floor = task.map_or(0, |above| stack.len() - above);
+        stack.pop(token, floor, "backend")
+    })??;
+    drop(frame);
+    Ok(())
+}
+
+/// Puts a captured context in force on this thread until the token is popped.
+pub fn attach(snapshot: Arc<Snapshot>) -> Result<Token> {
+    with_stack(|stack| stack.push(Frame::Attached(snapshot)))
+}
+
+/// All that is in force on this thread now.
+pub fn resolve() -> Result<Snapshot> {
+    let mut found = Snapshot::default();
+    let mut hidden = false;
+    with_stack(|stack| {
+        for frame in stack.iter() {
+            match frame {
+                Frame::Scope(setting) => found.setting.inherit(setting),
+                Frame::Attached(snapshot) => {
+                    found.backend_was_chosen = snapshot.backend_was_chosen || found.setting.backend.is_some();
+                    found.setting.inherit(&snapshot.setting);
+                    if found.place.parent.is_none() {
+                        found.place = snapshot.place.clone();
+                    }
+                    hidden = true;
+                }
+                Frame::Task(task) => {
+                    // A sequential map does not change what is in force; it only adds to the depth.
+                    if found.place.parent.is_none() {
+                        found.place = task.place();
+                    }
+                    if let Some(nested) = task.nested() {
+                        found.backend_was_chosen = found.setting.backend.is_some();
+                        found.setting.inherit(nested);
+                        hidden = true;
+                    }
+                }
+            }
+            if hidden {
+                break;
+            }
+        }
+    })?;
+    if !hidden {
+        defaults::fill(&mut found.setting)?;
+        found.backend_was_chosen = found.setting.backend.is_some();
+    }
+    Ok(found)
+}
+
+/// The task that runs on this thread now, if any: its job and its seat.
+pub fn current_task() -> Option<(Arc<Job>, usize)> {
+    STACK
+        .try_with(|stack| {
+            stack.borrow().iter().find_map(|frame| match frame {
+                Frame::Task(task) => Some(task.seat()),
+                _ => None,
+            })
+        })
+        .ok()
+        .flatten()
+}
+
+/// The name of the backend in force on this thread.
+pub fn current_backend() -> Result<Arc<str>> {
+    Ok(resolve()?.setting.backend.map_or_else(|| "threading".into(), |chosen| chosen.name()))
+}

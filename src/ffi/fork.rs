@@ -1,0 +1,46 @@
+//! Forks: the child has one thread, and whatever lock another thread held at that moment would stay locked for ever.
+//!
+//! So the forking thread takes all locks of the library before the fork, and both sides let go of them after it; in the
+//! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
+//! for the forking thread itself.
+
+use crate::{backends::threading, context, limits, registry};
+use std::any::Any;
+use std::cell::RefCell;
+use std::sync::Once;
+
+struct Held {
+    pool: threading::ForkGuard,
+    _others: [Box<dyn Any>; 3],
+}
+
+thread_local! {
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+}
+
+extern "C" fn prepare() {
+    let _ = HELD.try_with(|held| {
+        let others: [Box<dyn Any>; 3] =
+            [Box::new(registry::fork_guard()), Box::new(context::fork_guard()), Box::new(limits::fork_guard())];
+        held.replace(Some(Held { pool: threading::fork_guard(), _others: others }));
+    });
+}
+
+extern "C" fn parent() {
+    let _ = HELD.try_with(RefCell::take);
+}
+
+extern "C" fn child() {
+    if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
+        held.pool.in_child();
+    }
+}
+
+/// Registers the handlers, once in a process.
+pub fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handlers are functions of this library, which is never unloaded (linked with -z nodelete).
+        unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+    });
+}

@@ -1,0 +1,17 @@
+//! Section 6 of the header: life.
+
+use super::guard::guard;
+use crate::backends::threading;
+use crate::registry;
+use crate::status::pb_status;
+
+/// Ends idle threads, and sessions that no scope opened; the next call starts them again. Tasks that run are not disturbed:
+/// their threads end after them. May be called at any time and any number of times.
+#[unsafe(no_mangle)]
+pub extern "C" fn pb_shutdown() -> pb_status {
+    guard(|| {
+        registry::close_implicit();
+        threading::shutdown();
+        Ok(())
+    })
+}

@@ -1,0 +1,246 @@
+//! Section 3 of the header: the map.
+
+use super::abi::{self, Tail, writable};
+use super::guard::guard;
+pub use super::task::pb_task_fn;
+use super::task::{Arrays, CTask};
+use crate::call::{self, Request, Wishes};
+use crate::job::{Job, Progress, Rules, Stream};
+use crate::status::{Error, Result, pb_status};
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+/// Hard: a backend without shared memory is replaced by `threading`, as joblib does.
+pub const PB_REQUIRE_SHAREDMEM: u32 = 0x01;
+/// Soft: `threading` where no backend was chosen.
+pub const PB_PREFER_THREADS: u32 = 0x02;
+/// Soft: worker processes where no backend was chosen and there are some.
+pub const PB_PREFER_PROCESSES: u32 = 0x04;
+/// Run everything; `statuses` has each item's fate; the call returns PB_ERR_TASK_FAILED if any failed.
+pub const PB_COLLECT_ERRORS: u32 = 0x08;
+/// Never run an item twice: a lost item is an error.
+pub const PB_NON_IDEMPOTENT: u32 = 0x10;
+/// `pb_job_next`: in order of completion.
+pub const PB_UNORDERED: u32 = 0x20;
+
+const KNOWN_FLAGS: u32 = PB_REQUIRE_SHAREDMEM
+    | PB_PREFER_THREADS
+    | PB_PREFER_PROCESSES
+    | PB_COLLECT_ERRORS
+    | PB_NON_IDEMPOTENT
+    | PB_UNORDERED;
+
+/// Hears of a map's progress: at most twenty times a second, from one thread at a time, on every backend; a call that
+/// succeeds ends with done == total. Non-zero asks to cancel.
+pub type pb_progress_fn = Option<
+    unsafe extern "C-unwind" fn(
+        user: *mut c_void,
+        done: usize,
+        failed: usize,
+        total: usize,
+        elapsed_seconds: f64,
+    ) -> i32,
+>;
+
+/// How a map is run. Zero everywhere but in `struct_size` is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pb_map_options {
+    /// `sizeof(pb_map_options)`.
+    pub struct_size: usize,
+    /// Workers, as in `pb_push_backend`; 0: the context's number. Never more than there are items.
+    pub n_jobs: i32,
+    /// PB_REQUIRE_SHAREDMEM and the others.
+    pub flags: u32,
+    /// Items that a worker takes at once; 0: adapted to the time that they take.
+    pub batch_size: usize,
+    /// Seconds that one task may take, from its own start; 0: any. Where tasks share this process's memory a late task is
+    /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended.
+    pub timeout: f64,
+    /// Bytes of ctx, for backends without shared memory.
+    pub ctx_size: usize,
+    /// Registered name of the task, for such backends; NULL: found from the function.
+    pub task: *const c_char,
+    /// An entry for each item, or NULL: 0, the code that the task returned, or a PB_ERR_ value where it did not finish.
+    pub statuses: *mut i32,
+    /// Hears of progress, or NULL.
+    pub progress: pb_progress_fn,
+    /// Passed to `progress`.
+    pub progress_user: *mut c_void,
+    /// How often an item whose worker died is started again.
+    pub retries: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+// SAFETY: integers, pointers and an optional function, `struct_size` first; all zeroes is a value.
+unsafe impl abi::Sized0 for pb_map_options {}
+
+/// Runs `fn(ctx, i, inputs + i * input_size, outputs + i * output_size)` for every i below `n_items`, on the backend and
+/// with the workers that the calling thread's context says, and returns when all is over: no task touches a buffer after
+/// that. Items may run in any order and at the same time; the caller's thread takes part where the backend shares memory.
+///
+/// @param fn  the task
+/// @param ctx  passed to every item; shared by all of them
+/// @param n_items  how many; 0 is PB_OK
+/// @param inputs, input_size  an array of n_items elements of input_size bytes, or NULL
+/// @param outputs, output_size  likewise; each item writes its own element
+/// @param options  NULL for the defaults
+///
+/// Errors: PB_ERR_TASK_FAILED for the first item in time that returned non-zero (no further item starts then; see
+/// `pb_last_error_info`), PB_ERR_TIMEOUT, PB_ERR_CANCELLED, PB_ERR_INVALID_ARGUMENT, PB_ERR_UNSUPPORTED for maps nested
+/// without end, and what the backend says.
+///
+/// # Safety
+/// The arrays are as large as said; the function may be called from several threads at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_parallel_map(
+    r#fn: pb_task_fn,
+    ctx: *mut c_void,
+    n_items: usize,
+    inputs: *const c_void,
+    input_size: usize,
+    outputs: *mut c_void,
+    output_size: usize,
+    options: *const pb_map_options,
+) -> pb_status {
+    guard(|| {
+        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        // SAFETY: the caller promised what the header asks for, until this call returns.
+        call::run(unsafe { request(r#fn, n_items, arrays, options, false) }?)
+    })
+}
+
+/// Starts the same map without waiting, for event loops, interrupts and generators. It runs on the library's threads, in
+/// the context of this call. The buffers, and ctx, must outlive the job.
+///
+/// @param job  receives the job, to be freed by `pb_job_free`
+///
+/// # Safety
+/// As `pb_parallel_map`, until the job is over; `job` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_submit_map(
+    r#fn: pb_task_fn,
+    ctx: *mut c_void,
+    n_items: usize,
+    inputs: *const c_void,
+    input_size: usize,
+    outputs: *mut c_void,
+    output_size: usize,
+    options: *const pb_map_options,
+    job: *mut *mut Job,
+) -> pb_status {
+    guard(|| {
+        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        writable(job, "job")?;
+        // SAFETY: the caller promised what the header asks for, until the job is over.
+        let submitted = call::submit(unsafe { request(r#fn, n_items, arrays, options, true) }?)?;
+        // SAFETY: checked not NULL, and the caller promised that it is writable.
+        unsafe { *job = Arc::into_raw(submitted).cast_mut() };
+        Ok(())
+    })
+}
+
+/// Checks a call's arguments and makes a request of them.
+///
+/// # Safety
+/// As `pb_parallel_map`.
+unsafe fn request(
+    call: pb_task_fn,
+    n_items: usize,
+    arrays: Arrays,
+    options: *const pb_map_options,
+    submitted: bool,
+) -> Result<Request> {
+    // SAFETY: the caller promised options with their size set, or NULL.
+    let options = unsafe { read_options(options) }?;
+    let rules = check(&options, submitted)?;
+    let statuses = options.statuses;
+    // SAFETY: the caller promised the arrays.
+    let task = unsafe { CTask::new(call, n_items, Arrays { statuses, ..arrays }) }?;
+    let flags = options.flags;
+    Ok(Request {
+        task: Box::new(task),
+        n_items,
+        n_jobs: options.n_jobs,
+        wishes: Wishes {
+            shared_memory: flags & PB_REQUIRE_SHAREDMEM != 0,
+            threads: flags & PB_PREFER_THREADS != 0,
+        },
+        rules,
+        progress: progress(&options),
+    })
+}
+
+/// # Safety
+/// `options` is NULL or points to options with their `struct_size` set.
+unsafe fn read_options(options: *const pb_map_options) -> Result<pb_map_options> {
+    let defaults = pb_map_options {
+        struct_size: size_of::<pb_map_options>(),
+        n_jobs: 0,
+        flags: 0,
+        batch_size: 0,
+        timeout: 0.0,
+        ctx_size: 0,
+        task: std::ptr::null(),
+        statuses: std::ptr::null_mut(),
+        progress: None,
+        progress_user: std::ptr::null_mut(),
+        retries: 0,
+        reserved: 0,
+    };
+    if options.is_null() {
+        return Ok(defaults);
+    }
+    // SAFETY: the caller promised options with their size set.
+    unsafe { abi::read(options, size_of::<pb_map_options>(), Tail::MustBeZero, "pb_map_options") }
+}
+
+fn check(options: &pb_map_options, submitted: bool) -> Result<Rules> {
+    let flags = options.flags;
+    if flags & !KNOWN_FLAGS != 0 {
+        return Err(Error::invalid(format!("flags 0x{flags:x} has bits that are not defined: 0x{:x}", flags & !KNOWN_FLAGS)));
+    }
+    if flags & PB_PREFER_THREADS != 0 && flags & PB_PREFER_PROCESSES != 0 {
+        return Err(Error::invalid("PB_PREFER_THREADS and PB_PREFER_PROCESSES exclude each other"));
+    }
+    if flags & PB_PREFER_PROCESSES != 0 && flags & PB_REQUIRE_SHAREDMEM != 0 {
+        return Err(Error::invalid("PB_PREFER_PROCESSES and PB_REQUIRE_SHAREDMEM exclude each other"));
+    }
+    if !(options.timeout >= 0.0) {
+        return Err(Error::invalid(format!("timeout is {}: it is seconds, or 0 for none", options.timeout)));
+    }
+    if options.reserved != 0 {
+        return Err(Error::invalid("the field reserved must be 0"));
+    }
+    Ok(Rules {
+        collect_errors: flags & PB_COLLECT_ERRORS != 0,
+        batch_size: options.batch_size,
+        timeout: options.timeout,
+        record: !options.statuses.is_null(),
+        stream: match (submitted, flags & PB_UNORDERED != 0) {
+            (false, _) => Stream::None,
+            (true, false) => Stream::Ordered,
+            (true, true) => Stream::Unordered,
+        },
+    })
+}
+
+/// A callback's user pointer.
+#[derive(Clone, Copy)]
+pub(super) struct User(pub *mut c_void);
+
+// SAFETY: the header says of each callback on which threads it is called; the pointer is only passed back to it.
+unsafe impl Send for User {}
+// SAFETY: as above.
+unsafe impl Sync for User {}
+
+fn progress(options: &pb_map_options) -> Option<Progress> {
+    let call = options.progress?;
+    let user = User(options.progress_user);
+    Some(Progress::new(Box::new(move |done, failed, total, elapsed| {
+        let User(user) = { user };
+        // SAFETY: the caller promised a function of this type; calls do not overlap. An exception asks to stop, too.
+        std::panic::catch_unwind(|| unsafe { call(user, done, failed, total, elapsed) }).map_or(true, |asked| asked != 0)
+    })))
+}

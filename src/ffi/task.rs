@@ -1,0 +1,127 @@
+//! A caller's function with its arrays, as the job runs it.
+
+use crate::job::{self, Chunk, Task};
+use crate::status::{Error, Result, Status};
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Runs for one item. `input` and `output` point at that item's element (NULL where the array is NULL). 0 is success; any
+/// other code is the item's failure, to which `pb_task_fail` attaches a text. It may run on any thread, and on several at
+/// once; it must not throw or longjmp.
+pub type pb_task_fn = Option<
+    unsafe extern "C-unwind" fn(ctx: *mut c_void, index: usize, input: *const c_void, output: *mut c_void) -> i32,
+>;
+
+/// What a task "returned" that threw an exception instead.
+const THREW: i32 = i32::MIN;
+
+/// The items of a call.
+pub struct CTask {
+    call: unsafe extern "C-unwind" fn(*mut c_void, usize, *const c_void, *mut c_void) -> i32,
+    ctx: *mut c_void,
+    inputs: *const u8,
+    input_size: usize,
+    outputs: *mut u8,
+    output_size: usize,
+    statuses: *mut i32,
+}
+
+// SAFETY: the header says that the function runs on any thread and on several at once, and that ctx and the arrays live
+// until the call or the job is over; each item touches its own element only.
+unsafe impl Send for CTask {}
+// SAFETY: as above.
+unsafe impl Sync for CTask {}
+
+/// The arrays of a call, as C passed them.
+pub struct Arrays {
+    pub ctx: *mut c_void,
+    pub inputs: *const c_void,
+    pub input_size: usize,
+    pub outputs: *mut c_void,
+    pub output_size: usize,
+    pub statuses: *mut i32,
+}
+
+impl CTask {
+    /// Checks what can be checked of a call, and writes "did not finish" into every status.
+    ///
+    /// # Safety
+    /// The function and the arrays are what the header asks for, for `n_items` items, until the job is over.
+    pub unsafe fn new(call: pb_task_fn, n_items: usize, arrays: Arrays) -> Result<Self> {
+        let call = call.ok_or_else(|| super::abi::null("fn"))?;
+        let Arrays { ctx, inputs, input_size, outputs, output_size, statuses } = arrays;
+        let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
+        for (what, size, array) in [("inputs", input_size, inputs), ("outputs", output_size, outputs.cast_const())] {
+            if !array.is_null() && !fits(size) {
+                return Err(Error::invalid(format!("{what}: {n_items} items of {size} bytes are more than memory can hold")));
+            }
+        }
+        if !statuses.is_null() {
+            if !fits(size_of::<i32>()) {
+                return Err(Error::invalid(format!("statuses: {n_items} entries are more than memory can hold")));
+            }
+            // SAFETY: the caller promised an entry for each item.
+            unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
+        }
+        Ok(CTask { call, ctx, inputs: inputs.cast(), input_size, outputs: outputs.cast(), output_size, statuses })
+    }
+
+    /// Calls the function for one item.
+    fn item(&self, index: usize) -> i32 {
+        let input = if self.inputs.is_null() {
+            self.inputs
+        } else {
+            // SAFETY: index < n_items, and the array has n_items elements of input_size bytes.
+            unsafe { self.inputs.add(index * self.input_size) }
+        };
+        let output = if self.outputs.is_null() {
+            self.outputs
+        } else {
+            // SAFETY: as for the input.
+            unsafe { self.outputs.add(index * self.output_size) }
+        };
+        // SAFETY: the caller promised that the function may be called so, from this thread too.
+        unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }
+    }
+}
+
+/// Keeps an exception of a task, or a panic, from going further. It was not allowed, so this is best effort.
+fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        job::set_text("the task threw an exception; a task must return a code instead".into());
+        threw
+    })
+}
+
+impl Task for CTask {
+    fn run(&self, index: usize) -> i32 {
+        contain(|| self.item(index), THREW)
+    }
+
+    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
+        let at = Cell::new(chunk.begin);
+        let code = contain(
+            || {
+                while at.get() < chunk.end && flags.load(Ordering::Relaxed) == 0 {
+                    let code = self.item(at.get());
+                    if code != 0 {
+                        return Some(code);
+                    }
+                    at.set(at.get() + 1);
+                }
+                None
+            },
+            Some(THREW),
+        );
+        (at.get(), code)
+    }
+
+    fn record(&self, index: usize, status: i32) {
+        if !self.statuses.is_null() {
+            // SAFETY: index < n_items, the array has an entry for each, and only this item's worker writes it.
+            unsafe { *self.statuses.add(index) = status };
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! One map call: what to run, what is claimed, what is done, how it ended.
+//!
+//! Every backend pulls from the same [`Job`]: it enters a seat, claims chunks, runs them. The blocking call, the
+//! submitted job and its streams are views of this object, not other code paths.
+//!
+//! Who writes what: the claim cursor moves by compare-and-swap, so each index is claimed once. Each seat is held by
+//! one thread at a time (a bit taken with Acquire and given back with Release), and only that thread writes the
+//! seat's clock. Counters and flags are advisory until the job is over: the driver reads them after the backend's
+//! `run` has joined its workers, and that join orders all their writes before.
+
+mod claims;
+mod deadline;
+mod outside;
+mod progress;
+mod run;
+mod seats;
+mod stream;
+
+pub use claims::Chunk;
+pub use progress::{Progress, ProgressFn};
+pub use stream::Next;
+pub use run::{Seat, set_text};
+
+use crate::status::{Error, ItemFate, Result, Status};
+use claims::Claims;
+use deadline::Clock;
+use outside::Outside;
+use seats::Seats;
+use std::any::Any;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use stream::Watch;
+
+/// The items of a map: the user's function with its arrays.
+pub trait Task: Send + Sync {
+    /// Runs one item; 0 is success.
+    fn run(&self, index: usize) -> i32;
+
+    /// Runs items until one fails or `flags` is no longer 0. Returns the first index that did not succeed here, with
+    /// the code of the item that failed, if one did.
+    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
+
+    /// Writes an item's fate where the caller wants it.
+    fn record(&self, index: usize, status: i32);
+}
+
+/// What a worker enters before its first item and leaves after its last: the context, the limits.
+pub trait Surroundings: Send + Sync {
+    /// Enters on this thread; dropping the result leaves. `seat` is the worker's index.
+    fn enter(&self, job: &Arc<Job>, seat: usize) -> Box<dyn Any>;
+}
+
+/// How a map is to be run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// Run everything, whatever fails.
+    pub collect_errors: bool,
+    /// Fixed chunk size; 0 is adaptive.
+    pub batch_size: usize,
+    /// Seconds that one item may take from its own start; 0 is for ever.
+    pub timeout: f64,
+    /// Whether `statuses` were asked for.
+    pub record: bool,
+    /// Whether finished items are kept for `next`: in index order, in order of completion, or not at all.
+    pub stream: Stream,
+}
+
+/// The order in which finished items are handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stream {
+    /// A blocking call: nobody asks.
+    #[default]
+    None,
+    /// By index.
+    Ordered,
+    /// As they finish.
+    Unordered,
+}
+
+/// No further item starts.
+const STOP: u32 = 1;
+/// Somebody asked for it: the job ends as cancelled unless an error came first.
+const CANCELLED: u32 = 2;
+/// A task left a text for a failure: look whether it meant it.
+const TEXT: u32 = 4;
+
+/// What makes a [`Job`].
+pub struct Plan {
+    /// The items.
+    pub task: Box<dyn Task>,
+    /// How many there are.
+    pub n_items: usize,
+    /// The most threads that run items at the same time.
+    pub n_jobs: usize,
+    /// How to run them.
+    pub rules: Rules,
+    /// What workers enter.
+    pub around: Box<dyn Surroundings>,
+    /// The task that made this call, with its seat: its cancellation is ours.
+    pub parent: Option<(Arc<Job>, usize)>,
+    /// Who wants to hear of progress.
+    pub progress: Option<Progress>,
+}
+
+/// A map in being.
+pub struct Job {
+    plan: Plan,
+    started: Instant,
+    /// Read before every item, written once or twice in a job's life.
+    flags: AtomicU32,
+    claims: Claims,
+    seats: Seats,
+    clock: Clock,
+    done: AtomicUsize,
+    failed: AtomicUsize,
+    first_error: Mutex<Option<Error>>,
+    watch: Watch,
+    outside: Outside,
+}
+
+impl Job {
+    /// A job of which nothing has run yet.
+    pub fn new(plan: Plan) -> Arc<Job> {
+        Arc::new(Job {
+            started: Instant::now(),
+            flags: AtomicU32::new(0),
+            claims: Claims::new(plan.n_items, plan.n_jobs, plan.rules.batch_size),
+            seats: Seats::new(plan.n_jobs),
+            clock: Clock::new(plan.n_jobs, plan.rules.timeout),
+            done: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+            first_error: Mutex::new(None),
+            watch: Watch::new(plan.rules.stream, plan.n_items),
+            outside: Outside::default(),
+            plan,
+        })
+    }
+
+    /// The most threads that may run items of this job at the same time.
+    pub fn n_jobs(&self) -> usize {
+        self.plan.n_jobs
+    }
+
+    /// How many items the job has.
+    pub fn n_items(&self) -> usize {
+        self.plan.n_items
+    }
+
+    /// Asks the job to stop: no further item starts; those that run see `pb_cancelled`.
+    pub fn cancel(&self) {
+        self.flags.fetch_or(CANCELLED | STOP, Ordering::Relaxed);
+        self.watch.wake();
+    }
+
+    /// Whether no further item is to start, here or in a map around this one.
+    pub fn is_stopped(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & STOP != 0
+            || self.plan.parent.as_ref().is_some_and(|(parent, seat)| parent.item_should_stop(*seat))
+    }
+
+    /// Whether the item on `seat` should end early: its job has stopped, or its own time is up.
+    pub fn item_should_stop(&self, seat: usize) -> bool {
+        self.look_at_clock();
+        self.clock.is_late(seat, self.now()) || self.is_stopped()
+    }
+
+    /// The backend's own failure, or any other that concerns the whole job.
+    pub fn fail(&self, error: Error) {
+        {
+            let mut first = self.lock_error();
+            if first.is_none() {
+                *first = Some(error);
+            }
+        }
+        self.flags.fetch_or(STOP, Ordering::Relaxed);
+    }
+
+    fn lock_error(&self) -> MutexGuard<'_, Option<Error>> {
+        self.first_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nanoseconds since the job was made.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends the job, once `run` of its backend has returned, and says how it ended.
+    pub fn finish(&self, backend: &str, run: Result<()>) -> Result<()> {
+        let result = self.outcome(backend, run);
+        if let Some(progress) = &self.plan.progress {
+            progress.last(self.report());
+        }
+        self.watch.over(result.clone());
+        result
+    }
+
+    fn outcome(&self, backend: &str, run: Result<()>) -> Result<()> {
+        let done = self.done.load(Ordering::Relaxed);
+        let failed = self.failed.load(Ordering::Relaxed);
+        let unfinished = done + failed < self.n_items();
+        if unfinished && self.plan.rules.collect_errors && self.is_stopped() {
+            return Err(self.cancelled(done));
+        }
+        let first = self.lock_error().clone();
+        if let Some(error) = first {
+            return Err(if self.plan.rules.collect_errors && failed > 1 {
+                Error { message: format!("{failed} of {} items failed; the first: {}", self.n_items(), error.message), ..error }
+            } else {
+                error
+            });
+        }
+        run?;
+        if done == self.n_items() {
+            return Ok(());
+        }
+        if self.is_stopped() {
+            return Err(self.cancelled(done));
+        }
+        Err(Error::new(
+            Status::ERR_INTERNAL,
+            format!(
+                "backend '{backend}' returned from run with {} of {} items not run: it must claim until PB_DONE and \
+                 run every chunk that it claimed",
+                self.n_items() - done,
+                self.n_items()
+            ),
+        ))
+    }
+
+    fn cancelled(&self, done: usize) -> Error {
+        Error::new(Status::ERR_CANCELLED, format!("cancelled: {done} of {} items were finished", self.n_items()))
+    }
+
+    /// Takes note of a failed item. `fate.index` is the item.
+    fn item_failed(&self, status: Status, message: String, fate: ItemFate) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let error = Error::new(status, message).at(fate);
+        if self.plan.rules.collect_errors {
+            // The call ends as "task failed", whatever the first failure was: `statuses` has the fates.
+            let mut first = self.lock_error();
+            if first.is_none() {
+                *first = Some(Error { status: Status::ERR_TASK_FAILED, ..error });
+            }
+        } else if !self.is_stopped() {
+            // Once stopped, a task that ends early because it was asked to is no news.
+            self.fail(error);
+        }
+    }
+
+    fn report(&self) -> progress::Report {
+        progress::Report {
+            done: self.done.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            total: self.n_items(),
+            elapsed: self.started.elapsed().as_secs_f64(),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Seats for workers: a job of `n` workers has `n` seats, so never more than `n` threads run its items, whatever the
+//! backend does. A seat's number is the worker index that a task sees.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) struct Seats {
+    /// A bit for each seat; set while it is taken.
+    taken: Box<[AtomicU64]>,
+    count: usize,
+}
+
+impl Seats {
+    pub(super) fn new(count: usize) -> Self {
+        Seats { taken: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), count }
+    }
+
+    /// Takes the lowest free seat.
+    pub(super) fn take(&self) -> Option<usize> {
+        for (word, bits) in self.taken.iter().enumerate() {
+            let mut seen = bits.load(Ordering::Relaxed);
+            while seen != u64::MAX {
+                let free = seen.trailing_ones() as usize;
+                if word * 64 + free >= self.count {
+                    return None;
+                }
+                // Acquire: what the seat's last holder wrote is visible to this one.
+                match bits.compare_exchange_weak(seen, seen | 1 << free, Ordering::Acquire, Ordering::Relaxed) {
+                    Ok(_) => return Some(word * 64 + free),
+                    Err(now) => seen = now,
+                }
+            }
+        }
+        None
+    }
+
+    /// Gives a seat back.
+    pub(super) fn give_back(&self, seat: usize) {
+        self.taken[seat / 64].fetch_and(!(1 << (seat % 64)), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_exactly_as_many_as_workers() {
+        for count in [1, 2, 63, 64, 65, 130] {
+            let seats = Seats::new(count);
+            assert_eq!((0..count).map(|_| seats.take().unwrap()).collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+            assert_eq!(seats.take(), None);
+            seats.give_back(count / 2);
+            assert_eq!(seats.take(), Some(count / 2));
+        }
+    }
+}

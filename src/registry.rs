@@ -1,0 +1,178 @@
+//! Names and the backends they stand for.
+//!
+//! A name is looked up once, when a scope opens or a map needs a default; from then on the scope or the map keeps
+//! the backend alive. Unregistering only hides the name: the backend is destroyed after its last session.
+
+use crate::backends::sequential::Sequential;
+use crate::backends::threading::Threading;
+use crate::backends::{Backend, OpenRequest, Session};
+use crate::status::{Error, Result, Status};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// Names that belong to this project but whose backends this version does not have.
+const PLANNED: [&str; 5] = ["multiprocessing", "loky", "dask", "ray", "mpi"];
+
+/// A backend with a session: what a scope holds. The session closes before the backend can be destroyed.
+pub struct Opened {
+    /// The name it was opened by.
+    pub name: Arc<str>,
+    /// Runs the maps.
+    pub session: Box<dyn Session>,
+    /// What the name stood for when the session was opened.
+    pub backend: Arc<dyn Backend>,
+}
+
+struct Entry {
+    name: Arc<str>,
+    backend: Arc<dyn Backend>,
+    /// The session of maps whose scope did not open one: defaults, the environment, nested calls.
+    implicit: Option<Arc<Opened>>,
+}
+
+type Names = BTreeMap<Arc<str>, Entry>;
+
+static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
+    let mut names = Names::new();
+    insert(&mut names, "sequential", Arc::new(Sequential));
+    insert(&mut names, "threading", Arc::new(Threading));
+    Mutex::new(names)
+});
+
+fn insert(names: &mut Names, name: &str, backend: Arc<dyn Backend>) {
+    let name: Arc<str> = name.into();
+    names.insert(name.clone(), Entry { name, backend, implicit: None });
+}
+
+fn lock() -> MutexGuard<'static, Names> {
+    // Nothing that can panic runs under the lock, so a poisoned map is still whole.
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Holds the lock over a fork, so that the child finds it free.
+pub fn fork_guard() -> impl Sized + 'static {
+    lock()
+}
+
+/// The usable names, in alphabetical order.
+pub fn names() -> Vec<Arc<str>> {
+    lock().keys().cloned().collect()
+}
+
+/// The names that this project will have, with the reason why they cannot be used here.
+pub fn unavailable() -> Vec<(&'static str, String)> {
+    let names = lock();
+    let missing = PLANNED.iter().filter(|name| !names.contains_key(**name));
+    missing.map(|name| (*name, format!("not part of version {}", env!("CARGO_PKG_VERSION")))).collect()
+}
+
+fn unknown(name: &str) -> Error {
+    let known = names().join(", ");
+    if PLANNED.contains(&name) {
+        return Error::new(
+            Status::ERR_BACKEND_UNAVAILABLE,
+            format!(
+                "backend '{name}' is not part of version {} yet; available here: {known}",
+                env!("CARGO_PKG_VERSION")
+            ),
+        );
+    }
+    Error::new(
+        Status::ERR_UNKNOWN_BACKEND,
+        format!(
+            "unknown backend '{name}'; known here: {known}. A plugin adds its backends by pb_load_plugin, \
+             or by itself from a directory listed in PB_PLUGIN_PATH"
+        ),
+    )
+}
+
+/// The backend of that name; a plugin called `libpb_backend_NAME.so` in `PB_PLUGIN_PATH` is loaded on demand.
+fn find(name: &str) -> Result<(Arc<str>, Arc<dyn Backend>)> {
+    let get = || lock().get(name).map(|entry| (entry.name.clone(), entry.backend.clone()));
+    if let Some(found) = get() {
+        return Ok(found);
+    }
+    if let Some(path) = plugin_path(name) {
+        load_plugin(&path)?;
+    }
+    get().ok_or_else(|| unknown(name))
+}
+
+/// Opens a session of its own for a scope.
+pub fn open(name: &str, request: &OpenRequest) -> Result<Arc<Opened>> {
+    let (name, backend) = find(name)?;
+    let session = backend.open(request)?;
+    Ok(Arc::new(Opened { name, session, backend }))
+}
+
+/// The session shared by all calls that no scope gave one.
+pub fn implicit(name: &str, n_jobs: i32, inner_max_num_threads: i32) -> Result<Arc<Opened>> {
+    if let Some(opened) = lock().get(name).and_then(|entry| entry.implicit.clone()) {
+        return Ok(opened);
+    }
+    // A backend's `open` may be foreign code, so it runs without the lock; the first of two racers stays.
+    let opened = open(name, &OpenRequest { n_jobs, inner_max_num_threads, params: None })?;
+    let mut names = lock();
+    let kept = match names.get_mut(name) {
+        Some(entry) if Arc::ptr_eq(&entry.backend, &opened.backend) => {
+            entry.implicit.get_or_insert_with(|| opened.clone()).clone()
+        }
+        // Unregistered meanwhile: this call keeps what it opened.
+        _ => opened.clone(),
+    };
+    drop(names);
+    Ok(kept)
+}
+
+/// Adds a backend under a new name. `make` is called only if the name can be given.
+pub fn register(name: &str, make: impl FnOnce() -> Result<Arc<dyn Backend>>) -> Result<()> {
+    check_name(name)?;
+    let mut names = lock();
+    if names.contains_key(name) {
+        return Err(Error::new(
+            Status::ERR_EXISTS,
+            format!("there is a backend '{name}' already: choose another name, or pb_unregister_backend first"),
+        ));
+    }
+    insert(&mut names, name, make()?);
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.';
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        return Err(Error::invalid(format!(
+            "'{name}' cannot name a backend: 1 to 64 letters, digits, '_', '-' or '.'"
+        )));
+    }
+    Ok(())
+}
+
+/// Hides a name. Sessions in being keep the backend alive.
+pub fn unregister(name: &str) -> Result<()> {
+    if name == "sequential" || name == "threading" {
+        return Err(Error::invalid(format!("backend '{name}' is built in and stays")));
+    }
+    let removed = lock().remove(name);
+    // The last reference may run foreign code (close, destroy): it is dropped here, without the lock.
+    removed.map(drop).ok_or_else(|| unknown(name))
+}
+
+/// Closes the sessions that no scope opened; the next call opens new ones.
+pub fn close_implicit() {
+    let closing: Vec<_> = lock().values_mut().filter_map(|entry| entry.implicit.take()).collect();
+    drop(closing);
+}
+
+fn plugin_path(name: &str) -> Option<PathBuf> {
+    check_name(name).ok()?;
+    let path = std::env::var_os("PB_PLUGIN_PATH")?;
+    let file = format!("libpb_backend_{name}{}", std::env::consts::DLL_SUFFIX);
+    std::env::split_paths(&path).map(|dir| dir.join(&file)).find(|file| file.is_file())
+}
+
+/// Loads a shared library and has it register its backends. It stays loaded for the life of the process.
+pub fn load_plugin(path: &Path) -> Result<()> {
+    crate::backends::foreign::init_plugin(path)
+}

@@ -1,0 +1,14 @@
+//! The primitives of protocols between threads: the standard ones, or loom's when the protocols are model-checked
+//! (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
+
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    thread::{Thread, current, park},
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::atomic::{AtomicU32, Ordering},
+    thread::{Thread, current, park},
+};
