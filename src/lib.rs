@@ -4,6 +4,7 @@
 //! and BLAS and OpenMP inside the tasks never oversubscribe the machine. The public surface is
 //! `include/parallel_backend.h`, generated from [`ffi`].
 
+pub mod cpu;
 pub mod ffi;
 pub mod scope;
 pub mod status;
