@@ -5,5 +5,6 @@
 //! `include/parallel_backend.h`, generated from [`ffi`].
 
 pub mod ffi;
+pub mod limits;
 pub mod scope;
 pub mod status;
