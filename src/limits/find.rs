@@ -1,0 +1,241 @@
+//! The objects that are loaded in this process: listed quickly, then pinned one by one and looked into.
+//!
+//! Inside the callback of `dl_iterate_phdr` the dynamic loader's lock is held, so the callback only copies names
+//! and addresses. An object that is looked into is pinned first: it cannot be unloaded meanwhile, and an object
+//! in which a thread pool is found stays pinned for the life of the process, whatever the program does with
+//! `dlclose`, so that no function pointer into it dangles.
+
+use super::elf::{Dyn, Symbols};
+use libloading::os::unix::Library;
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::path::PathBuf;
+
+/// Counts of all loads and unloads so far: two equal readings mean that the same objects are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Objects loaded since the process began.
+    pub loads: u64,
+    /// Objects unloaded since then.
+    pub unloads: u64,
+}
+
+/// One loaded object as the dynamic loader lists it. It may be gone by the time one looks.
+pub struct Loaded {
+    /// The name it was loaded by, byte for byte; empty for the program itself.
+    name: CString,
+    /// Where it lies: its identity.
+    pub base: usize,
+    dynamic: usize,
+}
+
+impl Loaded {
+    /// The last part of the name it was loaded by.
+    pub fn file_name(&self) -> String {
+        let name = self.name.to_string_lossy();
+        name.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// Whether there is a file behind it (the kernel's own object has none).
+    fn is_file(&self) -> bool {
+        self.dynamic != 0 && !self.file_name().starts_with("linux-")
+    }
+}
+
+/// Asks the loader for its counts, without walking over its objects.
+#[cfg(target_os = "linux")]
+pub fn generation() -> Generation {
+    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
+        // SAFETY: the loader passes a valid description, and `out` is the variable below.
+        unsafe {
+            *out.cast() = Generation { loads: (*info).dlpi_adds, unloads: (*info).dlpi_subs };
+        }
+        1
+    }
+    let mut counts = Generation { loads: 0, unloads: 0 };
+    // SAFETY: the callback has the type that the loader wants and `counts` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut counts).cast()) };
+    counts
+}
+
+/// Lists the objects that are loaded now.
+#[cfg(target_os = "linux")]
+pub fn loaded() -> Vec<Loaded> {
+    unsafe extern "C" fn copy(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
+        // SAFETY: the loader passes a valid description, whose name and headers hold during this call, and `out`
+        // is the vector below.
+        unsafe {
+            let info = &*info;
+            let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
+            let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC);
+            let name = if info.dlpi_name.is_null() { c"" } else { CStr::from_ptr(info.dlpi_name) };
+            let base = info.dlpi_addr as usize;
+            (*out.cast::<Vec<Loaded>>()).push(Loaded {
+                name: name.to_owned(),
+                base,
+                dynamic: dynamic.map_or(0, |header| base + header.p_vaddr as usize),
+            });
+        }
+        0
+    }
+    let mut objects = Vec::<Loaded>::new();
+    // SAFETY: the callback has the type that the loader wants and `objects` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(copy), (&raw mut objects).cast()) };
+    objects.retain(Loaded::is_file);
+    objects
+}
+
+/// A loaded object that cannot be unloaded while this value lives.
+pub struct Object {
+    /// Where it lies: its identity.
+    pub base: usize,
+    /// The name it was loaded by, less the directories.
+    pub file_name: String,
+    /// Its file, with links resolved.
+    pub path: PathBuf,
+    symbols: Symbols,
+    library: Library,
+}
+
+impl Object {
+    /// Pins a listed object and finds its symbols. `None` if it has gone meanwhile, or has no symbols.
+    ///
+    /// Takes the dynamic loader's lock: call it without holding one of ours.
+    #[cfg(target_os = "linux")]
+    pub fn open(loaded: &Loaded) -> Option<Object> {
+        use std::os::unix::ffi::OsStrExt;
+        let is_program = loaded.name.is_empty();
+        let name = std::ffi::OsStr::from_bytes(loaded.name.to_bytes());
+        let library = if is_program {
+            Library::this()
+        } else {
+            const RTLD_NOLOAD: c_int = libc::RTLD_NOLOAD;
+            // SAFETY: the object is loaded already, so no initialiser runs; if it is not, nothing is loaded.
+            unsafe { Library::open(Some(name), libc::RTLD_LAZY | RTLD_NOLOAD) }.ok()?
+        };
+        let library = still_at(loaded.base, library)?;
+        // SAFETY: the loader listed this dynamic table for this base, the object at this base is pinned by
+        // `library`, and the symbols do not leave this value.
+        let symbols = unsafe { Symbols::read(loaded.base, loaded.dynamic as *const Dyn) }?;
+        let path = if is_program { std::env::current_exe().ok()? } else { PathBuf::from(name) };
+        let path = path.canonicalize().unwrap_or(path);
+        let file_name = if is_program {
+            path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        } else {
+            loaded.file_name()
+        };
+        Some(Object { base: loaded.base, file_name, path, symbols, library })
+    }
+
+    /// Whether the object itself defines a function of this name.
+    pub fn defines(&self, name: &str) -> bool {
+        self.symbols.defines(name)
+    }
+
+    /// The names of its own functions that contain `part`.
+    pub fn containing(&self, part: &str) -> Vec<&'static str> {
+        self.symbols.containing(part)
+    }
+
+    /// The address of one of its own functions.
+    ///
+    /// # Safety
+    /// `F` is the type of that function's pointer, and the result is used only while this value lives.
+    pub unsafe fn own<F: Copy>(&self, name: &str) -> Option<F> {
+        // SAFETY: the caller vouches for the type.
+        if self.defines(name) { unsafe { self.bound(name) } } else { None }
+    }
+
+    /// The address of a function of this object or of what it depends on.
+    ///
+    /// # Safety
+    /// As for [`Object::own`].
+    pub unsafe fn bound<F: Copy>(&self, name: &str) -> Option<F> {
+        // SAFETY: the caller vouches for the type.
+        unsafe { self.library.get::<F>(name.as_bytes()) }.ok().map(|function| *function)
+    }
+
+    /// Which of the known file name prefixes it has, or else the name up to its first dot. A link such as
+    /// `libiomp5.so` and the file behind it may differ: the name it was loaded by comes first.
+    pub fn prefix(&self, known: &[&str]) -> String {
+        let real = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let starts =
+            |name: &str| known.iter().find(|prefix| name.starts_with(**prefix)).map(|p| (*p).to_owned());
+        starts(&self.file_name)
+            .or_else(|| starts(&real))
+            .unwrap_or_else(|| self.file_name.split('.').next().unwrap_or_default().to_owned())
+    }
+}
+
+/// The same handle, if the object that it pins lies at `base`: between listing and pinning a library may have been
+/// replaced by another one of the same name.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn still_at(base: usize, library: Library) -> Option<Library> {
+    let handle = library.into_raw();
+    let mut link_map: *const usize = std::ptr::null();
+    // SAFETY: the handle is open, and RTLD_DI_LINKMAP writes one pointer.
+    let failed = unsafe { libc::dlinfo(handle, libc::RTLD_DI_LINKMAP, (&raw mut link_map).cast()) };
+    // SAFETY: the handle comes from `into_raw` and is owned by nobody else.
+    let library = unsafe { Library::from_raw(handle) };
+    // SAFETY: on success the pointer is that of the object's link map, whose first word is its base.
+    (failed == 0 && unsafe { *link_map } == base).then_some(library)
+}
+
+/// musl never unloads an object, so none can have been replaced.
+#[cfg(all(target_os = "linux", not(target_env = "gnu")))]
+fn still_at(_base: usize, library: Library) -> Option<Library> {
+    Some(library)
+}
+
+/// Elsewhere nothing is found yet, so that only registered pools are limited.
+#[cfg(not(target_os = "linux"))]
+mod elsewhere {
+    use super::{Generation, Loaded, Object};
+
+    /// Never changes.
+    pub fn generation() -> Generation {
+        Generation { loads: 0, unloads: 0 }
+    }
+
+    /// Lists nothing.
+    pub fn loaded() -> Vec<Loaded> {
+        Vec::new()
+    }
+
+    impl Object {
+        /// Opens nothing.
+        pub fn open(_loaded: &Loaded) -> Option<Object> {
+            None
+        }
+    }
+}
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::{generation, loaded};
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_belongs_to_the_object_that_defines_it() {
+        let objects: Vec<_> = loaded().iter().filter_map(Object::open).collect();
+        let libc =
+            objects.iter().find(|object| object.file_name.starts_with("libc.")).expect("the C library");
+        assert!(libc.defines("qsort"));
+        assert!(libc.containing("qsort").contains(&"qsort_r"));
+        // Every object can reach qsort through its dependencies; only the C library has it.
+        let owners = objects.iter().filter(|object| object.defines("qsort")).count();
+        assert_eq!(owners, 1);
+    }
+
+    #[test]
+    fn the_program_itself_is_an_object() {
+        let program = std::env::current_exe().unwrap().canonicalize().unwrap();
+        assert!(loaded().iter().filter_map(Object::open).any(|object| object.path == program));
+    }
+
+    #[test]
+    fn the_generation_stands_still_while_nothing_is_loaded() {
+        // Another test's thread may load something between two readings, but not between all of them.
+        assert!((0..100).any(|_| generation() == generation()));
+    }
+}
