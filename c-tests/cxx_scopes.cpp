@@ -3,13 +3,13 @@
 
 #include <parallel_backend.hpp>
 
-#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -120,13 +120,14 @@ TEST(a_scope_cannot_end_on_another_thread) {
 
 TEST(an_unknown_backend_is_an_error_that_lists_the_known_ones) {
     const std::string before = backend();
+    std::string text;
     try {
         const pb::scope scope("no-such-backend");
-        CHECK(!"the scope was made");
     } catch (const pb::error &error) {
         CHECK_INT(PB_ERR_UNKNOWN_BACKEND, error.status());
-        CHECK(std::strstr(error.what(), "threading") != nullptr);
+        text = error.what();
     }
+    CHECK(text.find("threading") != std::string::npos);
     CHECK(backend() == before);
 }
 

@@ -54,8 +54,7 @@ template <class R> class job {
         return index;
     }
 
-    /// The result of an item that next() gave, or of any once the job is over without an error. Not after
-    /// get().
+    /// The result of an item that next() gave and that did not fail, until get().
     template <class T = R> std::enable_if_t<!std::is_void_v<T>, T &> operator[](std::size_t index) {
         return state_->results[index];
     }
