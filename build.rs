@@ -10,9 +10,9 @@ fn main() {
     // While the major version is 0 each minor version may break the ABI, and the soname says so.
     let abi = if major == "0" { format!("0.{minor}") } else { major.to_owned() };
     match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
-        Ok("macos") => println!(
-            "cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libparallel_backend.{abi}.dylib"
-        ),
+        Ok("macos") => {
+            println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libparallel_backend.{abi}.dylib")
+        }
         _ => {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libparallel_backend.so.{abi}");
             println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");

@@ -64,10 +64,12 @@ impl<T> ScopeStack<T> {
             ));
         }
         match self.open.iter().rposition(|(open, _)| *open == token) {
-            None => wrong(format!("this scope is not open: it was popped already, or pb_push_{what} did not make it")),
-            Some(place) if place < floor => {
-                wrong("this scope was opened outside the task that now runs: it can be popped only there".into())
-            }
+            None => wrong(format!(
+                "this scope is not open: it was popped already, or pb_push_{what} did not make it"
+            )),
+            Some(place) if place < floor => wrong(
+                "this scope was opened outside the task that now runs: it can be popped only there".into(),
+            ),
             Some(place) if place + 1 < self.open.len() => wrong(format!(
                 "out of order: {} inner scope(s) are still open; pop those first",
                 self.open.len() - place - 1
