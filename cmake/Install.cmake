@@ -1,8 +1,7 @@
 # What `cmake --install` puts where: libraries with their links, headers, programs, CMake package, pkg-config files.
 include(CMakePackageConfigHelpers)
 
-file(GLOB pb_headers ${CMAKE_CURRENT_SOURCE_DIR}/include/*.h ${CMAKE_CURRENT_SOURCE_DIR}/include/*.hpp)
-install(FILES ${pb_headers} TYPE INCLUDE)
+install(DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/include/ TYPE INCLUDE PATTERN "*.in" EXCLUDE)
 install(FILES ${PB_SHARED_LIBRARY} TYPE LIB PERMISSIONS
         OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 install(FILES ${pb_lib_dir}/${PB_SONAME} ${pb_lib_dir}/${pb_cdylib} ${PB_STATIC_LIBRARY} TYPE LIB)
