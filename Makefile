@@ -1,0 +1,107 @@
+# The usual ways to use this repository. `make test` is what continuous integration runs.
+#
+#   make demo      build, install under build/, and run the demo
+#   make test      everything that must pass
+#   make check     formats, lints, and that the header, symbols and versions agree
+#   make install   PREFIX=/usr/local (DESTDIR is respected)
+#   make header    generate include/parallel_backend.h after a change in src/ffi
+#   make format    format Rust, C and C++
+#   make clean
+
+PREFIX ?= /usr/local
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+
+# What the tests and the demo use: an installed tree, as others have it.
+prefix = $(CURDIR)/build/prefix
+c_files = $(shell git ls-files '*.c' '*.cpp' '*.h' '*.hpp' ':!include/parallel_backend.h')
+stage = @printf '\n== %s\n'
+
+# Stages follow one another, whatever -j says: they share build trees and two of them measure time.
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+.PHONY: demo test check install header format clean setup-demo setup-test build local-install \
+        test-rust test-plugins test-c test-consumers test-valgrind test-examples
+
+demo: setup-demo local-install
+	$(stage) "demo"
+	cmake -S examples/demo -B build/demo -DCMAKE_PREFIX_PATH=$(prefix) >build/demo.log || { cat build/demo.log; exit 1; }
+	cmake --build build/demo >>build/demo.log || { cat build/demo.log; exit 1; }
+	build/demo/pb-demo
+
+test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples
+	$(stage) "all passed"
+
+setup-demo:
+	$(stage) "set-up for the demo"
+	scripts/setup demo
+
+setup-test:
+	$(stage) "set-up for the tests"
+	scripts/setup test
+
+build:
+	$(stage) "build"
+	cmake -S . -B build/cmake -DPB_CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)
+	cmake --build build/cmake
+
+local-install: build
+	cmake --install build/cmake --prefix $(prefix) >build/install.log
+
+install: build
+	cmake --install build/cmake --prefix $(PREFIX)
+
+check: local-install
+	$(stage) "check"
+	cargo fmt --check
+	clang-format --dry-run -Werror $(c_files)
+	cargo clippy --locked --all-targets -- -D warnings
+	scripts/header --check
+	scripts/check-symbols $(prefix)/lib/libparallel_backend.so
+	scripts/check-version $(prefix)
+	scripts/check-native-libs $(prefix)
+
+test-rust:
+	$(stage) "Rust tests"
+	cargo test --locked
+ifneq ($(wildcard tests/loom.rs),)
+	$(stage) "Rust tests under loom"
+	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir $(CARGO_TARGET_DIR)/loom --test loom
+endif
+
+test-plugins: build
+	$(stage) "tests of the plugins"
+	ctest --test-dir build/cmake --output-on-failure
+
+build/c-tests: local-install
+	cmake -S c-tests -B $@ -DCMAKE_PREFIX_PATH=$(prefix) -DPB_VALGRIND=ON
+	cmake --build $@ -j2
+.PHONY: build/c-tests
+
+test-c: build/c-tests
+	$(stage) "C and C++ tests, shared and static"
+	ctest --test-dir build/c-tests --output-on-failure --no-tests=error --label-exclude valgrind
+
+test-valgrind: build/c-tests
+	$(stage) "C and C++ tests under valgrind"
+	ctest --test-dir build/c-tests --output-on-failure --no-tests=error --label-regex valgrind -j2
+
+test-consumers: build
+	$(stage) "projects that use the package"
+	scripts/test-consumers build/cmake
+
+test-examples: local-install
+	$(stage) "examples"
+	scripts/test-examples $(prefix)
+
+header:
+	scripts/header
+	scripts/check-symbols --update
+
+format:
+	cargo fmt
+	clang-format -i $(c_files)
+
+clean:
+	rm -rf build
+	cargo clean
