@@ -214,5 +214,5 @@ int main() {
     RUN(a_map_works_after_a_failed_one);
     RUN(check_gives_other_statuses_back);
     RUN(check_says_the_name_of_a_status_that_is_not_the_last_error);
-    return 0;
+    return check_result();
 }

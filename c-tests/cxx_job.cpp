@@ -156,5 +156,5 @@ int main() {
     RUN(the_destructor_cancels_and_waits);
     RUN(a_job_can_be_moved);
     RUN(a_job_owns_its_callable);
-    return 0;
+    return check_result();
 }

@@ -166,5 +166,5 @@ int main() {
     RUN(a_callable_is_shared_and_never_copied);
     RUN(maps_nest);
     RUN(the_last_report_has_every_item);
-    return 0;
+    return check_result();
 }

@@ -220,5 +220,5 @@ int main() {
     RUN(a_thread_limit_holds_until_the_end_of_its_block);
     RUN(thread_pools_are_values);
     RUN(cpus_are_counted);
-    return 0;
+    return check_result();
 }

@@ -132,7 +132,9 @@ pub fn register(name: &str, make: impl FnOnce() -> Result<Arc<dyn Backend>>) -> 
     if names.contains_key(name) {
         return Err(Error::new(
             Status::ERR_EXISTS,
-            format!("there is a backend '{name}' already: choose another name, or pb_unregister_backend first"),
+            format!(
+                "there is a backend '{name}' already: choose another name, or pb_unregister_backend first"
+            ),
         ));
     }
     insert(&mut names, name, make()?);

@@ -80,5 +80,5 @@ int main(int argc, char **argv) {
     RUN(a_failed_task_is_the_error_of_the_map);
     RUN(a_map_inside_a_parallel_region_is_complete);
     RUN(parameters_are_refused_by_name);
-    return 0;
+    return check_result();
 }

@@ -55,7 +55,11 @@ pub trait Session: Send + Sync {
 }
 
 /// Splits `key=value;key=value` and checks each key against those that `backend` knows.
-pub fn parse_params<'a>(backend: &str, params: Option<&'a str>, known: &[&str]) -> Result<Vec<(&'a str, &'a str)>> {
+pub fn parse_params<'a>(
+    backend: &str,
+    params: Option<&'a str>,
+    known: &[&str],
+) -> Result<Vec<(&'a str, &'a str)>> {
     let pairs = params.unwrap_or_default().split(';').map(str::trim).filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {

@@ -26,7 +26,8 @@ mod tests {
         assert_eq!(shares, [2, 2, 2, 2, 2, 2, 2, 1, 1]);
         for cpus in 1..70 {
             for workers in 1..=cpus {
-                let sum: i32 = (0..workers).map(|worker| share(cpus, workers as usize, worker as usize)).sum();
+                let sum: i32 =
+                    (0..workers).map(|worker| share(cpus, workers as usize, worker as usize)).sum();
                 assert_eq!(sum, cpus);
             }
         }

@@ -40,7 +40,8 @@ pub fn fill(setting: &mut Setting) -> Result<()> {
         setting.backend = text("PB_BACKEND").map(|name| Chosen::Named(name.as_str().into()));
     }
     if setting.n_jobs.is_none() {
-        setting.n_jobs = number("PB_N_JOBS", |n| n != 0, "a number of workers, or negative as joblib counts; not 0")?;
+        setting.n_jobs =
+            number("PB_N_JOBS", |n| n != 0, "a number of workers, or negative as joblib counts; not 0")?;
     }
     if setting.inner.is_none() {
         setting.inner = number("PB_INNER_MAX_NUM_THREADS", |n| n > 0, "a number of threads from 1 up")?;
@@ -57,6 +58,8 @@ fn number(name: &str, fits: impl Fn(i32) -> bool, meaning: &str) -> Result<Optio
     let Some(value) = text(name) else { return Ok(None) };
     match value.parse() {
         Ok(n) if fits(n) => Ok(Some(n)),
-        _ => Err(Error::invalid(format!("the environment variable {name} is '{value}': it must be {meaning}"))),
+        _ => {
+            Err(Error::invalid(format!("the environment variable {name} is '{value}': it must be {meaning}")))
+        }
     }
 }

@@ -9,7 +9,7 @@ mod defaults;
 mod task;
 
 pub use budget::{normalise, share};
-pub use defaults::{fork_guard, forget_backend, make_default, set_default};
+pub use defaults::{forget_backend, fork_guard, make_default, set_default};
 pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
 
 use crate::backends::OpenRequest;
@@ -115,9 +115,9 @@ thread_local! {
 }
 
 fn with_stack<R>(f: impl FnOnce(&mut ScopeStack<Frame>) -> R) -> Result<R> {
-    STACK.try_with(|stack| f(&mut stack.borrow_mut())).map_err(|_| {
-        Error::new(Status::ERR_SCOPE, "this thread is ending: it has no scopes any more")
-    })
+    STACK
+        .try_with(|stack| f(&mut stack.borrow_mut()))
+        .map_err(|_| Error::new(Status::ERR_SCOPE, "this thread is ending: it has no scopes any more"))
 }
 
 /// Checks the arguments of `pb_push_backend` and `pb_set_default_backend` and opens the backend they name.
@@ -133,7 +133,11 @@ pub fn setting(backend: Option<&str>, n_jobs: i32, inner: i32, params: Option<&s
                 "params '{params}' belong to a backend: name the backend in the same call"
             )));
         }
-        return Ok(Setting { backend: None, n_jobs: (n_jobs != 0).then_some(n_jobs), inner: (inner != 0).then_some(inner) });
+        return Ok(Setting {
+            backend: None,
+            n_jobs: (n_jobs != 0).then_some(n_jobs),
+            inner: (inner != 0).then_some(inner),
+        });
     };
     let n_jobs = if n_jobs == 0 { -1 } else { n_jobs };
     let opened = registry::open(name, &OpenRequest { n_jobs, inner_max_num_threads: inner, params })?;

@@ -66,7 +66,9 @@ pub unsafe fn read<T: Sized0>(pointer: *const T, smallest: usize, tail: Tail, wh
     if theirs < smallest {
         return Err(Error::new(
             Status::ERR_ABI,
-            format!("struct_size of {what} is {theirs}, below {smallest}: set it to sizeof({what}) before the call"),
+            format!(
+                "struct_size of {what} is {theirs}, below {smallest}: set it to sizeof({what}) before the call"
+            ),
         ));
     }
     if theirs > ours && tail == Tail::MustBeZero {
@@ -98,14 +100,20 @@ pub unsafe fn write<T: Sized0>(pointer: *mut T, value: T, smallest: usize, what:
     if theirs < smallest {
         return Err(Error::new(
             Status::ERR_ABI,
-            format!("struct_size of {what} is {theirs}, below {smallest}: set it to sizeof({what}) before the call"),
+            format!(
+                "struct_size of {what} is {theirs}, below {smallest}: set it to sizeof({what}) before the call"
+            ),
         ));
     }
     let skip = size_of::<usize>();
     let len = theirs.min(size_of::<T>()) - skip;
     // SAFETY: both sides are at least that long; the field `struct_size` is skipped on both.
     unsafe {
-        std::ptr::copy_nonoverlapping((&raw const value).cast::<u8>().add(skip), pointer.cast::<u8>().add(skip), len);
+        std::ptr::copy_nonoverlapping(
+            (&raw const value).cast::<u8>().add(skip),
+            pointer.cast::<u8>().add(skip),
+            len,
+        );
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! Section 4 of the header: backends.
+//! Section 6 of the header: backends.
 
 use super::abi::{self, Tail, writable};
 use super::guard::{guard, guard_status, guard_value};
 use super::job::{job, shared};
 use crate::backends::foreign::{Foreign, PB_BACKEND_ABI_VERSION, pb_backend_vtable};
 use crate::context;
-use crate::job::{Chunk, Job};
+use crate::job::{Chunk, Job as pb_job};
 use crate::registry;
 use crate::status::{Error, Result, Status, pb_status};
 use std::ffi::{c_char, c_void};
@@ -39,7 +39,11 @@ unsafe fn read_vtable(vtable: *const pb_backend_vtable) -> Result<pb_backend_vta
     let table = unsafe { abi::read(vtable, header, Tail::Ignore, "pb_backend_vtable") }?;
     let theirs = table.abi_version;
     if theirs != PB_BACKEND_ABI_VERSION {
-        let advice = if theirs > PB_BACKEND_ABI_VERSION { "update parallel_backend" } else { "compile the backend anew" };
+        let advice = if theirs > PB_BACKEND_ABI_VERSION {
+            "update parallel_backend"
+        } else {
+            "compile the backend anew"
+        };
         return Err(Error::new(
             Status::ERR_ABI,
             format!("the table has abi_version {theirs}, this library {PB_BACKEND_ABI_VERSION}: {advice}"),
@@ -175,7 +179,7 @@ pub unsafe extern "C" fn pb_backend_fail(status: pb_status, message: *const c_ch
 /// # Safety
 /// `job` was passed to a `run` that has not returned, or was submitted and not freed. The same holds for the functions below.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_n_jobs(job: *const Job) -> i32 {
+pub unsafe extern "C" fn pb_job_n_jobs(job: *const pb_job) -> i32 {
     // SAFETY: the caller promised a job.
     guard_value(|_| 0, || Ok(i32::try_from(unsafe { self::job(job) }?.n_jobs()).unwrap_or(i32::MAX)))
 }
@@ -185,7 +189,7 @@ pub unsafe extern "C" fn pb_job_n_jobs(job: *const Job) -> i32 {
 /// # Safety
 /// As `pb_job_n_jobs`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_n_items(job: *const Job) -> usize {
+pub unsafe extern "C" fn pb_job_n_items(job: *const pb_job) -> usize {
     // SAFETY: the caller promised a job.
     guard_value(|_| 0, || Ok(unsafe { self::job(job) }?.n_items()))
 }
@@ -195,7 +199,7 @@ pub unsafe extern "C" fn pb_job_n_items(job: *const Job) -> usize {
 /// # Safety
 /// As `pb_job_n_jobs`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_cancelled(job: *const Job) -> i32 {
+pub unsafe extern "C" fn pb_job_cancelled(job: *const pb_job) -> i32 {
     // SAFETY: the caller promised a job.
     guard_value(|_| 0, || Ok(i32::from(unsafe { self::job(job) }?.is_stopped())))
 }
@@ -206,7 +210,7 @@ pub unsafe extern "C" fn pb_job_cancelled(job: *const Job) -> i32 {
 /// # Safety
 /// As `pb_job_n_jobs`; `chunk` is writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_claim(job: *mut Job, chunk: *mut pb_chunk) -> pb_status {
+pub unsafe extern "C" fn pb_job_claim(job: *mut pb_job, chunk: *mut pb_chunk) -> pb_status {
     guard_status(|| {
         // SAFETY: the caller promised a job.
         let job = unsafe { self::job(job) }?;
@@ -225,7 +229,7 @@ pub unsafe extern "C" fn pb_job_claim(job: *mut Job, chunk: *mut pb_chunk) -> pb
 /// # Safety
 /// As `pb_job_n_jobs`; `chunk` is readable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_run(job: *mut Job, chunk: *const pb_chunk) -> pb_status {
+pub unsafe extern "C" fn pb_job_run(job: *mut pb_job, chunk: *const pb_chunk) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised a job.
         let job = unsafe { shared(job) }?;
@@ -240,14 +244,20 @@ pub unsafe extern "C" fn pb_job_run(job: *mut Job, chunk: *const pb_chunk) -> pb
 /// # Safety
 /// As `pb_job_n_jobs`; `message` is NULL or nul-terminated.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_fail(job: *mut Job, status: pb_status, message: *const c_char) -> pb_status {
+pub unsafe extern "C" fn pb_job_fail(
+    job: *mut pb_job,
+    status: pb_status,
+    message: *const c_char,
+) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised a job.
         let job = unsafe { self::job(job) }?;
         // SAFETY: the caller promised a text, or NULL.
         let message = unsafe { abi::text(message, "message") }?;
         if !Status(status).is_known_error() {
-            return Err(Error::invalid(format!("status {status} is no error of this interface: use a PB_ERR_ value")));
+            return Err(Error::invalid(format!(
+                "status {status} is no error of this interface: use a PB_ERR_ value"
+            )));
         }
         job.fail(Error::new(Status(status), message.unwrap_or("the backend failed and said no more")));
         Ok(())

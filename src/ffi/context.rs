@@ -2,8 +2,7 @@
 
 use super::abi::{self, writable};
 use super::guard::{guard, guard_value};
-use crate::context::{self, Snapshot};
-use crate::scope::Token;
+use crate::context::{self, Snapshot as pb_context};
 use crate::status::{Error, Status, pb_status};
 use crate::{call, cpu};
 use std::cell::RefCell;
@@ -11,7 +10,7 @@ use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
 /// A scope that is open; 0 is never one.
-pub type pb_scope = Token;
+pub type pb_scope = u64;
 
 /// Opens a scope on this thread: maps that it calls, at any depth of libraries, use this backend until
 /// `pb_pop_backend(*scope)`.
@@ -124,7 +123,10 @@ pub extern "C" fn pb_nesting_level() -> i32 {
 /// share it, so it can index scratch memory. -1 outside any task.
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_worker_index() -> i32 {
-    guard_value(|_| -1, || Ok(context::current_task().map_or(-1, |(_, seat)| i32::try_from(seat).unwrap_or(i32::MAX))))
+    guard_value(
+        |_| -1,
+        || Ok(context::current_task().map_or(-1, |(_, seat)| i32::try_from(seat).unwrap_or(i32::MAX))),
+    )
 }
 
 /// Inside a task: 1 when it should stop early, because its map, or a map around it, was cancelled or has failed, or the
@@ -134,7 +136,8 @@ pub extern "C" fn pb_cancelled() -> i32 {
     guard_value(
         |_| 0,
         || {
-            let around = context::current_task().map_or_else(|| context::resolve().map(|found| found.place.parent), |task| Ok(Some(task)))?;
+            let around = context::current_task()
+                .map_or_else(|| context::resolve().map(|found| found.place.parent), |task| Ok(Some(task)))?;
             Ok(i32::from(around.is_some_and(|(job, seat)| job.item_should_stop(seat))))
         },
     )
@@ -164,7 +167,7 @@ pub unsafe extern "C" fn pb_task_fail(message: *const c_char) -> pb_status {
 /// and share of the CPUs, and inside a task its cancellation. NULL if there is none (text in `pb_last_error`).
 /// `pb_context_free` frees it; attached scopes do not depend on that.
 #[unsafe(no_mangle)]
-pub extern "C" fn pb_context_capture() -> *mut Snapshot {
+pub extern "C" fn pb_context_capture() -> *mut pb_context {
     guard_value(|_| std::ptr::null_mut(), || Ok(Arc::into_raw(Arc::new(context::resolve()?)).cast_mut()))
 }
 
@@ -174,7 +177,7 @@ pub extern "C" fn pb_context_capture() -> *mut Snapshot {
 /// # Safety
 /// `context` came from `pb_context_capture` and was not freed; `scope` is writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_context_attach(context: *const Snapshot, scope: *mut pb_scope) -> pb_status {
+pub unsafe extern "C" fn pb_context_attach(context: *const pb_context, scope: *mut pb_scope) -> pb_status {
     guard(|| {
         if context.is_null() {
             return Err(abi::null("context"));
@@ -197,7 +200,7 @@ pub unsafe extern "C" fn pb_context_attach(context: *const Snapshot, scope: *mut
 /// # Safety
 /// `context` is NULL or came from `pb_context_capture` and was not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_context_free(context: *mut Snapshot) {
+pub unsafe extern "C" fn pb_context_free(context: *mut pb_context) {
     guard_value(
         |_| (),
         || {

@@ -20,8 +20,11 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let others: [Box<dyn Any>; 3] =
-            [Box::new(registry::fork_guard()), Box::new(context::fork_guard()), Box::new(limits::fork_guard())];
+        let others: [Box<dyn Any>; 3] = [
+            Box::new(registry::fork_guard()),
+            Box::new(context::fork_guard()),
+            Box::new(limits::fork_guard()),
+        ];
         held.replace(Some(Held { pool: threading::fork_guard(), _others: others }));
     });
 }

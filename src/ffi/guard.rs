@@ -27,7 +27,8 @@ pub fn guard_value<T>(otherwise: impl FnOnce(&Error) -> T, body: impl FnOnce() -
 }
 
 fn bug(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Error::new(
         Status::ERR_INTERNAL,
         format!("a bug in parallel_backend: {}; please report it", text.unwrap_or("panic without a text")),

@@ -1,10 +1,10 @@
-//! Section 3 of the header, continued: submitted jobs.
+//! Section 4 of the header: submitted jobs.
 
 use super::abi::{self, writable};
 use super::guard::{guard, guard_status, guard_value};
 use super::map::User;
 use crate::context;
-use crate::job::{Job, Next};
+use crate::job::{Job as pb_job, Next};
 use crate::status::{Result, Status, pb_status};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 ///
 /// # Safety
 /// `job` is NULL or a job's pointer that is still valid: submitted and not freed, or passed to a backend's running `run`.
-pub(super) unsafe fn job<'a>(job: *const Job) -> Result<&'a Job> {
+pub(super) unsafe fn job<'a>(job: *const pb_job) -> Result<&'a pb_job> {
     // SAFETY: the caller promised a valid pointer, or NULL.
     unsafe { job.as_ref() }.ok_or_else(|| abi::null("job"))
 }
@@ -23,7 +23,7 @@ pub(super) unsafe fn job<'a>(job: *const Job) -> Result<&'a Job> {
 ///
 /// # Safety
 /// As [`job`].
-pub(super) unsafe fn shared(pointer: *const Job) -> Result<Arc<Job>> {
+pub(super) unsafe fn shared(pointer: *const pb_job) -> Result<Arc<pb_job>> {
     // SAFETY: the caller promised a valid pointer; every job's pointer is that of an Arc, whose count goes up first.
     unsafe {
         job(pointer)?;
@@ -41,7 +41,7 @@ pub(super) unsafe fn shared(pointer: *const Job) -> Result<Arc<Job>> {
 /// # Safety
 /// `job` was submitted and not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_wait(job: *mut Job, timeout_seconds: f64) -> pb_status {
+pub unsafe extern "C" fn pb_job_wait(job: *mut pb_job, timeout_seconds: f64) -> pb_status {
     guard_status(|| {
         // SAFETY: the caller promised a job.
         let job = unsafe { shared(job) }?;
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn pb_job_wait(job: *mut Job, timeout_seconds: f64) -> pb_
 /// # Safety
 /// `job` was submitted and not freed; `index` is writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_next(job: *mut Job, timeout_seconds: f64, index: *mut usize) -> pb_status {
+pub unsafe extern "C" fn pb_job_next(job: *mut pb_job, timeout_seconds: f64, index: *mut usize) -> pb_status {
     guard_status(|| {
         // SAFETY: the caller promised a job.
         let job = unsafe { shared(job) }?;
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn pb_job_next(job: *mut Job, timeout_seconds: f64, index:
 /// `job` was submitted and not freed; `notify` may be called from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pb_job_notify(
-    job: *mut Job,
+    job: *mut pb_job,
     notify: Option<unsafe extern "C-unwind" fn(user: *mut c_void) -> i32>,
     user: *mut c_void,
 ) -> pb_status {
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn pb_job_notify(
 /// # Safety
 /// `job` was submitted and not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_cancel(job: *mut Job) -> pb_status {
+pub unsafe extern "C" fn pb_job_cancel(job: *mut pb_job) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised a job.
         unsafe { self::job(job) }?.cancel();
@@ -122,7 +122,7 @@ pub unsafe extern "C" fn pb_job_cancel(job: *mut Job) -> pb_status {
 /// # Safety
 /// `job` is NULL, or was submitted and not freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_job_free(job: *mut Job) {
+pub unsafe extern "C" fn pb_job_free(job: *mut pb_job) {
     guard_value(
         |_| (),
         || {

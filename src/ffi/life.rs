@@ -1,4 +1,4 @@
-//! Section 6 of the header: life.
+//! Section 8 of the header: life.
 
 use super::guard::guard;
 use crate::backends::threading;

@@ -2,13 +2,24 @@
 
 use super::abi::{self, Tail, writable};
 use super::guard::guard;
-pub use super::task::pb_task_fn;
 use super::task::{Arrays, CTask};
 use crate::call::{self, Request, Wishes};
-use crate::job::{Job, Progress, Rules, Stream};
+use crate::job::{Job as pb_job, Progress, Rules, Stream};
 use crate::status::{Error, Result, pb_status};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
+
+/// Runs for one item. `input` and `output` point at that item's element (NULL where the array is NULL). 0 is success; any
+/// other code is the item's failure, to which `pb_task_fail` attaches a text. It may run on any thread, and on several at
+/// once; it must not throw or longjmp.
+pub type pb_task_fn = Option<
+    unsafe extern "C-unwind" fn(
+        ctx: *mut c_void,
+        index: usize,
+        input: *const c_void,
+        output: *mut c_void,
+    ) -> i32,
+>;
 
 /// Hard: a backend without shared memory is replaced by `threading`, as joblib does.
 pub const PB_REQUIRE_SHAREDMEM: u32 = 0x01;
@@ -128,7 +139,7 @@ pub unsafe extern "C" fn pb_submit_map(
     outputs: *mut c_void,
     output_size: usize,
     options: *const pb_map_options,
-    job: *mut *mut Job,
+    job: *mut *mut pb_job,
 ) -> pb_status {
     guard(|| {
         let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
@@ -199,7 +210,10 @@ unsafe fn read_options(options: *const pb_map_options) -> Result<pb_map_options>
 fn check(options: &pb_map_options, submitted: bool) -> Result<Rules> {
     let flags = options.flags;
     if flags & !KNOWN_FLAGS != 0 {
-        return Err(Error::invalid(format!("flags 0x{flags:x} has bits that are not defined: 0x{:x}", flags & !KNOWN_FLAGS)));
+        return Err(Error::invalid(format!(
+            "flags 0x{flags:x} has bits that are not defined: 0x{:x}",
+            flags & !KNOWN_FLAGS
+        )));
     }
     if flags & PB_PREFER_THREADS != 0 && flags & PB_PREFER_PROCESSES != 0 {
         return Err(Error::invalid("PB_PREFER_THREADS and PB_PREFER_PROCESSES exclude each other"));
@@ -207,7 +221,7 @@ fn check(options: &pb_map_options, submitted: bool) -> Result<Rules> {
     if flags & PB_PREFER_PROCESSES != 0 && flags & PB_REQUIRE_SHAREDMEM != 0 {
         return Err(Error::invalid("PB_PREFER_PROCESSES and PB_REQUIRE_SHAREDMEM exclude each other"));
     }
-    if !(options.timeout >= 0.0) {
+    if options.timeout.is_nan() || options.timeout < 0.0 {
         return Err(Error::invalid(format!("timeout is {}: it is seconds, or 0 for none", options.timeout)));
     }
     if options.reserved != 0 {
@@ -241,6 +255,7 @@ fn progress(options: &pb_map_options) -> Option<Progress> {
     Some(Progress::new(Box::new(move |done, failed, total, elapsed| {
         let User(user) = { user };
         // SAFETY: the caller promised a function of this type; calls do not overlap. An exception asks to stop, too.
-        std::panic::catch_unwind(|| unsafe { call(user, done, failed, total, elapsed) }).map_or(true, |asked| asked != 0)
+        std::panic::catch_unwind(|| unsafe { call(user, done, failed, total, elapsed) })
+            .map_or(true, |asked| asked != 0)
     })))
 }

@@ -1,4 +1,4 @@
-//! Section 5 of the header: native thread pools.
+//! Section 7 of the header: native thread pools.
 
 use super::abi::{self};
 use super::context::pb_scope;
@@ -114,7 +114,10 @@ pub unsafe extern "C" fn pb_thread_pool_get(i: usize, out: *mut pb_thread_pool) 
     let describe = |found: &RefCell<Vec<Texts>>| -> Result<pb_thread_pool> {
         let found = found.borrow();
         let pool = found.get(i).ok_or_else(|| {
-            Error::invalid(format!("there is no pool {i}: pb_thread_pool_count found {} on this thread", found.len()))
+            Error::invalid(format!(
+                "there is no pool {i}: pb_thread_pool_count found {} on this thread",
+                found.len()
+            ))
         })?;
         let or_null = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
         Ok(pb_thread_pool {

@@ -1,18 +1,12 @@
 //! A caller's function with its arrays, as the job runs it.
 
+use super::map::pb_task_fn;
 use crate::job::{self, Chunk, Task};
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Runs for one item. `input` and `output` point at that item's element (NULL where the array is NULL). 0 is success; any
-/// other code is the item's failure, to which `pb_task_fail` attaches a text. It may run on any thread, and on several at
-/// once; it must not throw or longjmp.
-pub type pb_task_fn = Option<
-    unsafe extern "C-unwind" fn(ctx: *mut c_void, index: usize, input: *const c_void, output: *mut c_void) -> i32,
->;
 
 /// What a task "returned" that threw an exception instead.
 const THREW: i32 = i32::MIN;
@@ -53,19 +47,33 @@ impl CTask {
         let call = call.ok_or_else(|| super::abi::null("fn"))?;
         let Arrays { ctx, inputs, input_size, outputs, output_size, statuses } = arrays;
         let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
-        for (what, size, array) in [("inputs", input_size, inputs), ("outputs", output_size, outputs.cast_const())] {
+        for (what, size, array) in
+            [("inputs", input_size, inputs), ("outputs", output_size, outputs.cast_const())]
+        {
             if !array.is_null() && !fits(size) {
-                return Err(Error::invalid(format!("{what}: {n_items} items of {size} bytes are more than memory can hold")));
+                return Err(Error::invalid(format!(
+                    "{what}: {n_items} items of {size} bytes are more than memory can hold"
+                )));
             }
         }
         if !statuses.is_null() {
             if !fits(size_of::<i32>()) {
-                return Err(Error::invalid(format!("statuses: {n_items} entries are more than memory can hold")));
+                return Err(Error::invalid(format!(
+                    "statuses: {n_items} entries are more than memory can hold"
+                )));
             }
             // SAFETY: the caller promised an entry for each item.
             unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
         }
-        Ok(CTask { call, ctx, inputs: inputs.cast(), input_size, outputs: outputs.cast(), output_size, statuses })
+        Ok(CTask {
+            call,
+            ctx,
+            inputs: inputs.cast(),
+            input_size,
+            outputs: outputs.cast(),
+            output_size,
+            statuses,
+        })
     }
 
     /// Calls the function for one item.

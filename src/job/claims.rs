@@ -59,7 +59,9 @@ impl Claims {
     fn size(&self, left: usize) -> usize {
         let wanted = match (self.batch_size, self.pace.load(Ordering::Relaxed)) {
             (0, 0) => 1,
-            (0, pace) => usize::try_from(TARGET_NS * 1000 / pace).unwrap_or(usize::MAX).min(left / (2 * self.n_jobs)),
+            (0, pace) => {
+                usize::try_from(TARGET_NS * 1000 / pace).unwrap_or(usize::MAX).min(left / (2 * self.n_jobs))
+            }
             (batch, _) => batch,
         };
         wanted.clamp(1, left)

@@ -69,8 +69,14 @@ impl Clock {
 
     /// Nanoseconds until the next running item is late; `None` where none can be.
     fn until_next(&self, now: u64) -> Option<u64> {
-        let starts = self.running.iter().map(|running| running.since.load(Ordering::Acquire)).filter(|since| *since != 0);
-        starts.map(|since| (since - 1).saturating_add(self.timeout).saturating_add(1).saturating_sub(now)).min()
+        let starts = self
+            .running
+            .iter()
+            .map(|running| running.since.load(Ordering::Acquire))
+            .filter(|since| *since != 0);
+        starts
+            .map(|since| (since - 1).saturating_add(self.timeout).saturating_add(1).saturating_sub(now))
+            .min()
     }
 }
 

@@ -18,8 +18,8 @@ mod stream;
 
 pub use claims::Chunk;
 pub use progress::{Progress, ProgressFn};
-pub use stream::Next;
 pub use run::{Seat, set_text};
+pub use stream::Next;
 
 use crate::status::{Error, ItemFate, Result, Status};
 use claims::Claims;
@@ -205,7 +205,14 @@ impl Job {
         let first = self.lock_error().clone();
         if let Some(error) = first {
             return Err(if self.plan.rules.collect_errors && failed > 1 {
-                Error { message: format!("{failed} of {} items failed; the first: {}", self.n_items(), error.message), ..error }
+                Error {
+                    message: format!(
+                        "{failed} of {} items failed; the first: {}",
+                        self.n_items(),
+                        error.message
+                    ),
+                    ..error
+                }
             } else {
                 error
             });
@@ -229,7 +236,10 @@ impl Job {
     }
 
     fn cancelled(&self, done: usize) -> Error {
-        Error::new(Status::ERR_CANCELLED, format!("cancelled: {done} of {} items were finished", self.n_items()))
+        Error::new(
+            Status::ERR_CANCELLED,
+            format!("cancelled: {done} of {} items were finished", self.n_items()),
+        )
     }
 
     /// Takes note of a failed item. `fate.index` is the item.

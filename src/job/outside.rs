@@ -24,7 +24,8 @@ impl Outside {
     }
 }
 
-const CLOSED: &str = "this job takes no claims: pb_job_claim and pb_job_run are for a backend's run, while it runs";
+const CLOSED: &str =
+    "this job takes no claims: pb_job_claim and pb_job_run are for a backend's run, while it runs";
 
 impl Job {
     /// Lets a C backend claim, until [`Job::close_outside`].

@@ -132,7 +132,8 @@ impl Job {
             let code = self.plan.task.run(index);
             now = self.now();
             let late = self.clock.item_ends(seat.number, now);
-            let text = if code != 0 || self.flags.load(Ordering::Relaxed) & TEXT != 0 { take_text() } else { None };
+            let text =
+                if code != 0 || self.flags.load(Ordering::Relaxed) & TEXT != 0 { take_text() } else { None };
             if late {
                 self.plan.task.record(index, Status::ERR_TIMEOUT.0);
                 let (message, fate) = self.timeout_error(index);

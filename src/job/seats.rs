@@ -24,7 +24,8 @@ impl Seats {
                     return None;
                 }
                 // Acquire: what the seat's last holder wrote is visible to this one.
-                match bits.compare_exchange_weak(seen, seen | 1 << free, Ordering::Acquire, Ordering::Relaxed) {
+                match bits.compare_exchange_weak(seen, seen | 1 << free, Ordering::Acquire, Ordering::Relaxed)
+                {
                     Ok(_) => return Some(word * 64 + free),
                     Err(now) => seen = now,
                 }
@@ -47,7 +48,10 @@ mod tests {
     fn there_are_exactly_as_many_as_workers() {
         for count in [1, 2, 63, 64, 65, 130] {
             let seats = Seats::new(count);
-            assert_eq!((0..count).map(|_| seats.take().unwrap()).collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+            assert_eq!(
+                (0..count).map(|_| seats.take().unwrap()).collect::<Vec<_>>(),
+                (0..count).collect::<Vec<_>>()
+            );
             assert_eq!(seats.take(), None);
             seats.give_back(count / 2);
             assert_eq!(seats.take(), Some(count / 2));

@@ -94,7 +94,8 @@ impl Watch {
             Stream::Unordered => state.finished.pop_front(),
             _ => {
                 let head = state.head;
-                let done = head < n_items && state.bits.get(head / 64).is_some_and(|word| word >> (head % 64) & 1 == 1);
+                let done = head < n_items
+                    && state.bits.get(head / 64).is_some_and(|word| word >> (head % 64) & 1 == 1);
                 done.then_some(head)
             }
         };

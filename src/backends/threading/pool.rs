@@ -115,7 +115,8 @@ impl Call {
 
     /// Takes a place: how many are left after it, or `None` if there was none.
     fn take_place(&self) -> Option<usize> {
-        let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
+        let taken =
+            self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
         taken.ok().map(|before| before - 1)
     }
 }
@@ -287,7 +288,11 @@ pub fn shutdown() {
     threads.ending = true;
     pool.work.notify_all();
     while pool.idle.load(Ordering::SeqCst) > 0 {
-        threads = pool.work.wait_timeout(threads, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0;
+        threads = pool
+            .work
+            .wait_timeout(threads, Duration::from_millis(50))
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
     }
     let handles = std::mem::take(&mut threads.handles);
     let alive = threads.alive;

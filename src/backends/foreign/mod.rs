@@ -3,67 +3,19 @@
 //! The table is [`Backend`] and [`Session`] with C types. Its known prefix is copied at registration, so it need not
 //! outlive the call, and what a newer header appended is never touched.
 
+mod vtable;
+
+pub use vtable::{
+    PB_BACKEND_ABI_VERSION, PB_BACKEND_INNER_LIMITS, PB_BACKEND_SHARES_MEMORY, pb_backend_vtable,
+};
+
 use super::{Backend, OpenRequest, Session};
 use crate::job::Job;
 use crate::status::{self, Error, Result, Status, pb_status};
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-
-/// The `abi_version` of [`pb_backend_vtable`].
-pub const PB_BACKEND_ABI_VERSION: u32 = 1;
-/// Capability: tasks run in this process; function, ctx and arrays are used as they are.
-pub const PB_BACKEND_SHARES_MEMORY: u32 = 0x1;
-/// Capability: the backend applies `inner_max_num_threads` itself.
-pub const PB_BACKEND_INNER_LIMITS: u32 = 0x2;
-
-/// A backend as a table of function pointers.
-///
-/// `pb_register_backend` copies the table; `state` must live until `destroy`. Every slot may be called from any thread,
-/// and `run` from several at once. A slot must not throw or longjmp. A slot that fails returns an error status, best
-/// by `return pb_backend_fail(status, text)`.
-///
-/// New slots will only be added at the end: a table with a larger `struct_size` than the library knows is accepted and
-/// its tail ignored; one that is too small, or of another `abi_version`, is refused with PB_ERR_ABI and nothing in it is
-/// called.
-#[repr(C)]
-#[derive(Clone, Copy)]
-#[allow(non_camel_case_types, reason = "the name that C sees")]
-pub struct pb_backend_vtable {
-    /// `sizeof(pb_backend_vtable)` where the backend was compiled.
-    pub struct_size: usize,
-    /// PB_BACKEND_ABI_VERSION.
-    pub abi_version: u32,
-    /// PB_BACKEND_SHARES_MEMORY, PB_BACKEND_INNER_LIMITS.
-    pub capabilities: u32,
-    /// Optional. Called when a scope pushes the backend, or before the first map that no scope gave a session. `n_jobs`
-    /// is positive or negative as joblib counts; `inner_max_num_threads` is 0 where not given; `params` is the text given
-    /// to `pb_push_backend`, or NULL. Writes `*session`, which is passed to the other slots.
-    pub open: Option<
-        unsafe extern "C-unwind" fn(
-            state: *mut c_void,
-            n_jobs: i32,
-            inner_max_num_threads: i32,
-            params: *const c_char,
-            session: *mut *mut c_void,
-        ) -> pb_status,
-    >,
-    /// Optional. Ends a session, once, after its last map.
-    pub close: Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void)>,
-    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; NULL: the number asked for.
-    pub effective_n_jobs:
-        Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void, n_jobs: i32) -> i32>,
-    /// Required. Claims and runs chunks until PB_DONE, on as many threads as `pb_job_n_jobs` says; returns when all are
-    /// over.
-    pub run: Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void, job: *mut Job) -> pb_status>,
-    /// Optional. The backend for maps inside this one's tasks, at nesting level `level`; NULL, as slot or as result: the
-    /// default nesting rule. The text is copied before the slot is called again.
-    pub nested_backend:
-        Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void, level: i32) -> *const c_char>,
-    /// Optional. Called once, after the last session is closed, when the backend is unregistered.
-    pub destroy: Option<unsafe extern "C-unwind" fn(state: *mut c_void)>,
-}
 
 /// A registered table with its state.
 struct Table {
@@ -94,7 +46,10 @@ impl Table {
         catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
             Error::new(
                 Status::ERR_INTERNAL,
-                format!("backend '{}': its {slot} threw an exception; a slot must return a status instead", self.name),
+                format!(
+                    "backend '{}': its {slot} threw an exception; a slot must return a status instead",
+                    self.name
+                ),
             )
         })
     }
@@ -115,10 +70,16 @@ fn check(who: &str, returned: Status, errors_before: u64) -> Result<()> {
     let status = if returned.is_known_error() { returned } else { Status::ERR_INTERNAL };
     let left = (status::last_count() != errors_before).then(status::last).flatten();
     Err(match left {
-        Some(error) => Error { status, message: format!("{who} failed: {}", error.message), item: error.item },
+        Some(error) => {
+            Error { status, message: format!("{who} failed: {}", error.message), item: error.item }
+        }
         None => Error::new(
             status,
-            format!("{who} returned {} ({}) without a text (pb_backend_fail gives one)", returned.name(), returned.0),
+            format!(
+                "{who} returned {} ({}) without a text (pb_backend_fail gives one)",
+                returned.name(),
+                returned.0
+            ),
         ),
     })
 }
@@ -140,7 +101,10 @@ impl Foreign {
         if vtable.capabilities & !known != 0 {
             return Err(Error::new(
                 Status::ERR_UNSUPPORTED,
-                format!("backend '{name}': capabilities 0x{:x} has bits that this version does not know", vtable.capabilities),
+                format!(
+                    "backend '{name}': capabilities 0x{:x} has bits that this version does not know",
+                    vtable.capabilities
+                ),
             ));
         }
         Ok(Foreign(Arc::new(Table { name: name.to_owned(), vtable, state })))
@@ -187,7 +151,9 @@ impl Session for ForeignSession {
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         let Some(slot) = self.table.vtable.effective_n_jobs else { return Ok(n_jobs) };
         // SAFETY: the slot's type is the header's; the session is open until `self` is dropped.
-        let workers = self.table.guard("effective_n_jobs", || unsafe { slot(self.table.state, self.session, n_jobs) })?;
+        let workers = self
+            .table
+            .guard("effective_n_jobs", || unsafe { slot(self.table.state, self.session, n_jobs) })?;
         Ok(workers.max(0))
     }
 
@@ -240,7 +206,8 @@ pub fn init_plugin(path: &Path) -> Result<()> {
     std::mem::forget(library);
     let errors = status::last_count();
     // SAFETY: the entry point's type is the header's, and the library stays loaded.
-    let returned = catch_unwind(AssertUnwindSafe(|| unsafe { init() }))
-        .map_err(|_| Error::new(Status::ERR_INTERNAL, format!("plugin '{shown}': pb_plugin_init threw an exception")))?;
+    let returned = catch_unwind(AssertUnwindSafe(|| unsafe { init() })).map_err(|_| {
+        Error::new(Status::ERR_INTERNAL, format!("plugin '{shown}': pb_plugin_init threw an exception"))
+    })?;
     check(&format!("plugin '{shown}': pb_plugin_init"), Status(returned), errors)
 }
