@@ -64,10 +64,8 @@ check: local-install
 test-rust:
 	$(stage) "Rust tests"
 	cargo test --locked
-ifneq ($(wildcard tests/loom.rs),)
-	$(stage) "Rust tests under loom"
-	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir $(CARGO_TARGET_DIR)/loom --test loom
-endif
+	$(stage) "protocols between threads, model-checked by loom"
+	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir $(CARGO_TARGET_DIR)/loom --lib loom_
 
 test-plugins: build
 	$(stage) "tests of the plugins"

@@ -1,7 +1,7 @@
 //! Seats for workers: a job of `n` workers has `n` seats, so never more than `n` threads run its items, whatever the
 //! backend does. A seat's number is the worker index that a task sees.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 pub(super) struct Seats {
     /// A bit for each seat; set while it is taken.
@@ -40,7 +40,7 @@ impl Seats {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -56,5 +56,33 @@ mod tests {
             seats.give_back(count / 2);
             assert_eq!(seats.take(), Some(count / 2));
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+
+    /// Loom reports a race if two threads are on a seat at once, or one does not see what the last left there.
+    #[test]
+    fn loom_a_seat_has_one_holder_and_hands_over_what_it_wrote() {
+        loom::model(|| {
+            let seats = Arc::new(Seats::new(1));
+            let scratch = Arc::new(UnsafeCell::new(0));
+            let sit = |seats: Arc<Seats>, scratch: Arc<UnsafeCell<i32>>| {
+                let Some(seat) = seats.take() else { return 0 };
+                // SAFETY: the seat is held by this thread alone, which is what loom checks here.
+                scratch.with_mut(|scratch| unsafe { *scratch += 1 });
+                seats.give_back(seat);
+                1
+            };
+            let (others, place) = (seats.clone(), scratch.clone());
+            let other = loom::thread::spawn(move || sit(others, place));
+            let sat = sit(seats, scratch.clone()) + other.join().unwrap();
+            // SAFETY: both threads are done.
+            scratch.with(|scratch| assert_eq!(unsafe { *scratch }, sat));
+        });
     }
 }
