@@ -104,7 +104,8 @@ fn prepare(request: Request) -> Result<Call> {
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let level = if alone { place.level } else { place.level + 1 };
     let around = Arc::new(TaskSurroundings {
-        nested: if alone { None } else { Some(nested(&opened, level, inner)?) },
+        setting: if alone { snapshot.setting } else { nested(&opened, level, inner)? },
+        backend_was_chosen: alone && snapshot.backend_was_chosen,
         level,
         budget: if alone { place.budget } else { Some(place.cpus()) },
         depth: place.depth + 1,
