@@ -237,7 +237,9 @@ impl Allowed {
     /// The count for a pool that had `baseline`: only exact limits raise it.
     fn of(self, baseline: i32) -> i32 {
         let count = self.exact.unwrap_or(baseline);
-        self.cap.map_or(count, |cap| cap.min(count))
+        let count = self.cap.map_or(count, |cap| cap.min(count));
+        // A count that cannot be told could not be put back either.
+        if baseline > 0 { count } else { baseline }
     }
 }
 

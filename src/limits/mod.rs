@@ -12,7 +12,9 @@
 
 mod blis;
 mod custom;
+#[cfg(target_os = "linux")]
 mod elf;
+#[cfg_attr(not(target_os = "linux"), path = "find_nothing.rs")]
 mod find;
 mod flexiblas;
 mod ledger;
