@@ -81,7 +81,8 @@ impl Symbols {
 
     /// Whether the object itself defines a function of this name.
     pub fn defines(&self, name: &str) -> bool {
-        self.mentions(name) && self.functions().any(|function| function == name)
+        let is_it = |text: &[u8]| text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
+        self.mentions(name) && self.functions().any(is_it)
     }
 
     /// The names of the object's own functions that contain `part`.
@@ -89,7 +90,8 @@ impl Symbols {
         if !self.mentions(part) {
             return Vec::new();
         }
-        self.functions().filter(|function| function.contains(part)).collect()
+        let name = |text| CStr::from_bytes_until_nul(text).ok()?.to_str().ok();
+        self.functions().filter_map(name).filter(|name| name.contains(part)).collect()
     }
 
     /// Whether `text` stands anywhere among the names, defined or only used: a fast way to say no.
@@ -101,13 +103,13 @@ impl Symbols {
         !found.is_null()
     }
 
-    fn functions(&self) -> impl Iterator<Item = &'static str> {
+    /// The table of names from the start of each own function's name on.
+    fn functions(&self) -> impl Iterator<Item = &'static [u8]> {
         let names = self.names;
         self.table.iter().filter_map(move |symbol| {
             let is_function = matches!(symbol.st_info & 0xf, STT_FUNC | STT_GNU_IFUNC);
             let is_defined = symbol.st_shndx != 0;
-            let name = names.get(symbol.st_name as usize..).filter(|_| is_function && is_defined)?;
-            CStr::from_bytes_until_nul(name).ok()?.to_str().ok()
+            names.get(symbol.st_name as usize..).filter(|_| is_function && is_defined)
         })
     }
 }

@@ -62,6 +62,7 @@ fn this_thread() -> u64 {
 
 /// The process-wide half of a limit, in force until it is dropped, on any thread.
 #[derive(Debug)]
+#[must_use = "the limit ends when this is dropped"]
 pub struct ProcessLimit {
     id: u64,
 }

@@ -34,14 +34,17 @@ pub struct Fake {
 
 /// Compiles `fakes/<source>` into the library `file` with these compiler arguments.
 pub fn build(file: &str, source: &str, arguments: &[&str]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("limits-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("limits");
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join(file);
+    // Written aside and renamed: a library of an earlier run may still be mapped somewhere.
+    let fresh = folder.join(format!("{file}.{}", std::process::id()));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/limits/fakes").join(source);
     let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    cc.args(["-shared", "-fPIC", "-O1", "-Wl,--no-as-needed", "-o"]).arg(&path).arg(source).args(arguments);
+    cc.args(["-shared", "-fPIC", "-O1", "-Wl,--no-as-needed", "-o"]).arg(&fresh).arg(source).args(arguments);
     let ended = cc.status().expect("a C compiler");
     assert!(ended.success(), "{cc:?}");
+    std::fs::rename(fresh, &path).unwrap();
     path.canonicalize().unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! What each family's knob does.
 
-use crate::fakes::{Fake, alone, build, load};
+use crate::fakes::{Fake, alone, build, in_own_process, load};
+use libloading::os::unix::Library;
 use parallel_backend::limits::{self, Limit};
 
 #[test]
@@ -143,6 +144,26 @@ fn limiting_blas_reaches_an_openblas_on_openmp_through_its_runtime() {
     assert_eq!((fake.ask("openblas_threads_of_next_call"), team.ask("max_threads")), (1, 1));
     limits::pop(scope).unwrap();
     assert_eq!(team.ask("max_threads"), original);
+}
+
+// Trap 2: a runtime in global scope takes the calls that were meant for the one that OpenBLAS came with.
+#[test]
+fn a_runtime_in_global_scope_is_the_one_that_counts() {
+    if !in_own_process("families::a_runtime_in_global_scope_is_the_one_that_counts") {
+        return;
+    }
+    let global = build("libomp_global.so", "openmp_runtime.c", &[]);
+    // SAFETY: the stand-in has no initialiser.
+    let _global = unsafe { Library::open(Some(&global), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.unwrap();
+    let own = build("libomp_own.so", "openmp_runtime.c", &[]);
+    let arguments = ["-DPREFIX=", "-DSUFFIX=", "-DPARALLEL=2", "-DOWN_COUNT=IGNORED", "-DVERSION=\"0.3.30\""];
+    let arguments = [&arguments[..], &[own.to_str().unwrap()]].concat();
+    let fake = load(&build("libopenblas_interposed.so", "openblas.c", &arguments));
+    let scope = limits::push(2, limits::BLAS).unwrap();
+    assert_eq!((fake.ask("openblas_threads_of_next_call"), fake.count()), (2, 2));
+    assert_eq!(load(&own).count(), 8);
+    limits::pop(scope).unwrap();
+    assert_eq!(fake.ask("openblas_threads_of_next_call"), 8);
 }
 
 // The workers of a map: each limits itself, and the map holds the process-wide half.

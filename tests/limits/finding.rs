@@ -53,6 +53,7 @@ fn two_copies_are_two_pools_and_two_names_of_one_file_are_one() {
     let one = openblas("libopenblas_copy1.so");
     let two = openblas("libopenblas_copy2.so");
     let link = one.path.with_file_name("libopenblas_link.so");
+    let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(&one.path, &link).unwrap();
     let again = load(&link);
     let scope = limits::push(2, 0).unwrap();

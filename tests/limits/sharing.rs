@@ -1,6 +1,6 @@
 //! Limits that nest, overlap, end in any order, and meet other people's changes.
 
-use crate::fakes::{Fake, alone, openblas};
+use crate::fakes::{Fake, alone, build, load, openblas};
 use parallel_backend::limits::{self, Limit};
 use std::sync::mpsc;
 
@@ -85,6 +85,28 @@ fn overlapping_scopes_of_two_threads_end_in_any_order() {
             assert_eq!(fake.count(), 8, "after {first} and {second}");
         }
     }
+}
+
+// threadpoolctl issues 229 and 239: limits come and go on several threads while another one loads and unloads.
+#[test]
+fn limits_and_loading_at_once_neither_deadlock_nor_leak() {
+    let _alone = alone();
+    let fake = openblas("libopenblas_stress.so");
+    let passing = build("libpassing.so", "mkl_core.c", &[]);
+    std::thread::scope(|threads| {
+        for limit in 1..=4 {
+            let fake = &fake;
+            threads.spawn(move || {
+                for _ in 0..500 {
+                    let scope = limits::push(limit, 0).unwrap();
+                    assert!(fake.ask("openblas_get_num_threads") <= limit);
+                    limits::pop(scope).unwrap();
+                }
+            });
+        }
+        threads.spawn(|| (0..200).for_each(|_| load(&passing).library.close().unwrap()));
+    });
+    assert_eq!(fake.count(), 8);
 }
 
 #[test]
