@@ -107,9 +107,8 @@ impl Object {
         let library = if is_program {
             Library::this()
         } else {
-            const RTLD_NOLOAD: c_int = libc::RTLD_NOLOAD;
             // SAFETY: the object is loaded already, so no initialiser runs; if it is not, nothing is loaded.
-            unsafe { Library::open(Some(name), libc::RTLD_LAZY | RTLD_NOLOAD) }.ok()?
+            unsafe { Library::open(Some(name), libc::RTLD_LAZY | libc::RTLD_NOLOAD) }.ok()?
         };
         let library = still_at(loaded.base, library)?;
         // SAFETY: the loader listed this dynamic table for this base, the object at this base is pinned by
@@ -141,7 +140,7 @@ impl Object {
     /// `F` is the type of that function's pointer, and the result is used only while this value lives.
     pub unsafe fn own<F: Copy>(&self, name: &str) -> Option<F> {
         // SAFETY: the caller vouches for the type.
-        if self.defines(name) { unsafe { self.bound(name) } } else { None }
+        if self.defines(name) { unsafe { look_up(&self.library, name) } } else { None }
     }
 
     /// The address of the function that the object's calls of this name go to: its own; or the one in global scope
@@ -151,12 +150,12 @@ impl Object {
     /// # Safety
     /// As for [`Object::own`].
     pub unsafe fn bound<F: Copy>(&self, name: &str) -> Option<F> {
-        let get = |library: &Library| {
-            // SAFETY: the caller vouches for the type.
-            unsafe { library.get::<F>(name.as_bytes()) }.ok().map(|function| *function)
-        };
-        let global = if self.defines(name) { None } else { get(&Library::this()) };
-        global.or_else(|| get(&self.library))
+        // SAFETY: the caller vouches for the type.
+        unsafe {
+            self.own(name)
+                .or_else(|| look_up(&Library::this(), name))
+                .or_else(|| look_up(&self.library, name))
+        }
     }
 
     /// Which of the known file name prefixes it has, or else the name up to its first dot. A link such as
@@ -169,6 +168,15 @@ impl Object {
             .or_else(|| starts(&real))
             .unwrap_or_else(|| self.file_name.split('.').next().unwrap_or_default().to_owned())
     }
+}
+
+/// What `dlsym` finds in a library and in what it depends on.
+///
+/// # Safety
+/// As for [`Object::own`].
+unsafe fn look_up<F: Copy>(library: &Library, name: &str) -> Option<F> {
+    // SAFETY: the caller vouches for the type.
+    unsafe { library.get::<F>(name.as_bytes()) }.ok().map(|function| *function)
 }
 
 /// The same handle, if the object that it pins lies at `base`: between listing and pinning a library may have been

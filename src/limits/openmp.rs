@@ -17,8 +17,8 @@ pub struct Openmp {
 impl Openmp {
     /// The runtime that calls from `object` go to: its own, or the one it depends on.
     pub fn bound_to(object: &Object) -> Option<Openmp> {
-        // SAFETY: these are the types that the OpenMP standard gives, and pools keep their objects pinned; pinning an
-        // object keeps what it depends on.
+        // SAFETY: these are the types that the OpenMP standard gives. The object that defines them is a pool of its own,
+        // and pools keep their objects pinned.
         unsafe {
             Some(Openmp {
                 get: object.bound("omp_get_max_threads")?,

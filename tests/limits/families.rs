@@ -83,6 +83,29 @@ fn blis_ways_are_reset_and_put_back() {
 }
 
 #[test]
+fn blis_says_how_wide_its_integers_are() {
+    let _alone = alone();
+    let fake = load(&build("libblis_narrow.so", "blis.c", &["-DINTEGER=int32_t"]));
+    let scope = limits::push(2, 0).unwrap();
+    assert_eq!(fake.ask("bli_thread_get_num_threads"), 2);
+    limits::pop(scope).unwrap();
+    assert_eq!(fake.ask("bli_thread_get_num_threads"), 8);
+}
+
+#[test]
+fn aocl_blis_goes_on_following_openmp() {
+    let _alone = alone();
+    let fake = load(&build("libblis-mt.so.5", "blis.c", &["-DSINCE_1_0", "-DAMD", "-fopenmp"]));
+    let original = fake.ask("bli_thread_get_num_threads");
+    assert_eq!(fake.pool().scope, "thread");
+    let scope = limits::push(original + 1, limits::BLAS).unwrap();
+    assert_eq!(fake.ask("bli_thread_get_num_threads"), original + 1);
+    limits::pop(scope).unwrap();
+    assert_eq!(fake.ask("bli_thread_get_num_threads"), original);
+    assert_eq!(fake.ask("fake_blis_decides"), 0);
+}
+
+#[test]
 fn tbb_is_held_down_by_an_object_of_ours() {
     let _alone = alone();
     let fake = load(&build("libtbb.so.12", "tbb.c", &[]));
