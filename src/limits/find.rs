@@ -1,9 +1,9 @@
 //! The objects that are loaded in this process: listed quickly, then pinned one by one and looked into.
 //!
-//! Inside the callback of `dl_iterate_phdr` the dynamic loader's lock is held, so the callback only copies names
-//! and addresses. An object that is looked into is pinned first: it cannot be unloaded meanwhile, and an object
-//! in which a thread pool is found stays pinned for the life of the process, whatever the program does with
-//! `dlclose`, so that no function pointer into it dangles.
+//! Inside the callback of `dl_iterate_phdr` the dynamic loader's lock is held, so the callback only copies
+//! names and addresses. An object that is looked into is pinned first: it cannot be unloaded meanwhile, and
+//! an object in which a thread pool is found stays pinned for the life of the process, whatever the program
+//! does with `dlclose`, so that no function pointer into it dangles.
 
 use super::elf::{Dyn, Symbols};
 use libloading::os::unix::Library;
@@ -61,8 +61,8 @@ pub fn generation() -> Generation {
 /// Lists the objects that are loaded now.
 pub fn loaded() -> Vec<Loaded> {
     unsafe extern "C" fn copy(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a valid description, whose name and headers hold during this call, and `out`
-        // is the vector below.
+        // SAFETY: the loader passes a valid description, whose name and headers hold during this call, and
+        // `out` is the vector below.
         unsafe {
             let info = &*info;
             let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
@@ -143,9 +143,9 @@ impl Object {
         if self.defines(name) { unsafe { look_up(&self.library, name) } } else { None }
     }
 
-    /// The address of the function that the object's calls of this name go to: its own; or the one in global scope
-    /// (the program, what it links, what was loaded with RTLD_GLOBAL), which the loader looks through first; or that
-    /// of a library it depends on.
+    /// The address of the function that the object's calls of this name go to: its own; or the one in global
+    /// scope (the program, what it links, what was loaded with RTLD_GLOBAL), which the loader looks through
+    /// first; or that of a library it depends on.
     ///
     /// # Safety
     /// As for [`Object::own`].
@@ -179,8 +179,8 @@ unsafe fn look_up<F: Copy>(library: &Library, name: &str) -> Option<F> {
     unsafe { library.get::<F>(name.as_bytes()) }.ok().map(|function| *function)
 }
 
-/// The same handle, if the object that it pins lies at `base`: between listing and pinning a library may have been
-/// replaced by another one of the same name.
+/// The same handle, if the object that it pins lies at `base`: between listing and pinning a library may have
+/// been replaced by another one of the same name.
 #[cfg(target_env = "gnu")]
 fn still_at(base: usize, library: Library) -> Option<Library> {
     let handle = library.into_raw();

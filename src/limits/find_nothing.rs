@@ -1,5 +1,5 @@
-//! Stands in for `find` where the loaded objects are not looked through yet: no library is found, and limits apply to
-//! registered pools alone.
+//! Stands in for `find` where the loaded objects are not looked through yet: no library is found, and limits
+//! apply to registered pools alone.
 
 use std::path::PathBuf;
 

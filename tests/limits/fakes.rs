@@ -12,8 +12,8 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// For a test that libraries of other tests would disturb: runs it again in a process of its own, where this returns
-/// true. Here it returns false once that process has passed.
+/// For a test that libraries of other tests would disturb: runs it again in a process of its own, where this
+/// returns true. Here it returns false once that process has passed.
 pub fn in_own_process(test: &str) -> bool {
     const INSIDE: &str = "LIMITS_TEST_IN_OWN_PROCESS";
     if std::env::var_os(INSIDE).is_some() {

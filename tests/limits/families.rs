@@ -129,7 +129,8 @@ fn openblas_on_openmp(version: &str, own_count: &str) -> Fake {
     load(&build(&format!("libscipy_openblas64_openmp-{version}.so"), "openblas.c", &arguments))
 }
 
-/// The versions of an OpenBLAS on OpenMP that differ in what their own setter does, and the scope of the knob.
+/// The versions of an OpenBLAS on OpenMP that differ in what their own setter does, and the scope of the
+/// knob.
 const GENERATIONS: [(&str, &str, &str); 5] = [
     ("0.3.20", "STICKY", "process"),
     ("0.3.21", "IGNORED", "thread"),

@@ -87,7 +87,8 @@ fn overlapping_scopes_of_two_threads_end_in_any_order() {
     }
 }
 
-// threadpoolctl issues 229 and 239: limits come and go on several threads while another one loads and unloads.
+// threadpoolctl issues 229 and 239: limits come and go on several threads while another one loads and
+// unloads.
 #[test]
 fn limits_and_loading_at_once_neither_deadlock_nor_leak() {
     let _alone = alone();
@@ -206,7 +207,8 @@ fn scopes_that_a_task_leaves_open_can_be_closed_for_it() {
     assert_eq!(fake.count(), 8);
 }
 
-// Trap 12. The child gets no thread but the one that forked, so nobody there could end another thread's request.
+// Trap 12. The child gets no thread but the one that forked, so nobody there could end another thread's
+// request.
 #[test]
 fn a_forked_child_forgets_the_limits_of_threads_it_does_not_have() {
     let _alone = alone();
