@@ -14,6 +14,7 @@ pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
 
 use crate::backends::OpenRequest;
 use crate::job::Job;
+use crate::limits;
 use crate::registry::{self, Opened};
 use crate::scope::{ScopeStack, Token};
 use crate::status::{Error, Result, Status};
@@ -215,6 +216,17 @@ pub fn current_task() -> Option<(Arc<Job>, usize)> {
         })
         .ok()
         .flatten()
+}
+
+/// Closes a thread-limit scope, unless it was opened outside the task that runs on this thread.
+pub fn pop_thread_limit(token: Token) -> Result<()> {
+    let floor = with_stack(|stack| {
+        stack.iter().find_map(|frame| match frame {
+            Frame::Task(task) => Some(task.limit_scopes()),
+            _ => None,
+        })
+    })?;
+    limits::pop_above(token, floor.unwrap_or(0))
 }
 
 /// The name of the backend in force on this thread.

@@ -61,6 +61,8 @@ pub struct TaskFrame {
     job: Arc<Job>,
     seat: usize,
     share: Option<i32>,
+    /// Thread-limit scopes that were open on this thread before the worker entered.
+    limit_scopes: usize,
     around: Arc<TaskSurroundings>,
 }
 
@@ -78,6 +80,10 @@ impl TaskFrame {
         &self.around
     }
 
+    pub(super) fn limit_scopes(&self) -> usize {
+        self.limit_scopes
+    }
+
     pub(super) fn seat(&self) -> (Arc<Job>, usize) {
         (self.job.clone(), self.seat)
     }
@@ -92,7 +98,9 @@ struct Stay {
 
 impl Surroundings for Arc<TaskSurroundings> {
     fn enter(&self, job: &Arc<Job>, seat: usize) -> Box<dyn Any> {
-        let frame = TaskFrame { job: job.clone(), seat, share: self.share(seat), around: self.clone() };
+        let limit_scopes = limits::open_scopes();
+        let frame =
+            TaskFrame { job: job.clone(), seat, share: self.share(seat), limit_scopes, around: self.clone() };
         let scopes = with_stack(|stack| {
             let depth = stack.len();
             stack.push(Frame::Task(frame));
@@ -100,7 +108,7 @@ impl Surroundings for Arc<TaskSurroundings> {
         });
         Box::new(Stay {
             scopes: scopes.unwrap_or(usize::MAX),
-            limit_scopes: limits::open_scopes(),
+            limit_scopes,
             _limit: self.limit(seat).map(limits::enter_thread),
         })
     }

@@ -62,27 +62,26 @@ mod tests {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
-    use loom::cell::UnsafeCell;
+    use crate::sync::AtomicUsize;
     use loom::sync::Arc;
 
-    /// Loom reports a race if two threads are on a seat at once, or one does not see what the last left there.
+    /// The count is read and written apart, without an ordering of its own: it comes out right only if one thread at a
+    /// time is on the seat, and sees what the last one left there.
     #[test]
     fn loom_a_seat_has_one_holder_and_hands_over_what_it_wrote() {
         loom::model(|| {
             let seats = Arc::new(Seats::new(1));
-            let scratch = Arc::new(UnsafeCell::new(0));
-            let sit = |seats: Arc<Seats>, scratch: Arc<UnsafeCell<i32>>| {
+            let scratch = Arc::new(AtomicUsize::new(0));
+            let sit = |seats: &Seats, scratch: &AtomicUsize| {
                 let Some(seat) = seats.take() else { return 0 };
-                // SAFETY: the seat is held by this thread alone, which is what loom checks here.
-                scratch.with_mut(|scratch| unsafe { *scratch += 1 });
+                scratch.store(scratch.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 seats.give_back(seat);
                 1
             };
             let (others, place) = (seats.clone(), scratch.clone());
-            let other = loom::thread::spawn(move || sit(others, place));
-            let sat = sit(seats, scratch.clone()) + other.join().unwrap();
-            // SAFETY: both threads are done.
-            scratch.with(|scratch| assert_eq!(unsafe { *scratch }, sat));
+            let other = loom::thread::spawn(move || sit(&others, &place));
+            let sat = sit(&seats, &scratch) + other.join().unwrap();
+            assert_eq!(scratch.load(Ordering::Relaxed), sat);
         });
     }
 }
