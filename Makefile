@@ -27,7 +27,7 @@ demo: setup-demo local-install
 	$(stage) "demo"
 	cmake -S examples/demo -B build/demo -DCMAKE_PREFIX_PATH=$(prefix) >build/demo.log || { cat build/demo.log; exit 1; }
 	cmake --build build/demo >>build/demo.log || { cat build/demo.log; exit 1; }
-	build/demo/pb-demo
+	build/demo/pb-demo --plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so
 
 test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples
 	$(stage) "all passed"
