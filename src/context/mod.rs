@@ -18,6 +18,7 @@ use crate::limits;
 use crate::registry::{self, Opened};
 use crate::scope::{ScopeStack, Token};
 use crate::status::{Error, Result, Status};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub enum Chosen {
     /// With a session of the scope's own.
     Opened(Arc<Opened>),
     /// By name: the first map finds or opens the name's shared session.
-    Named(Arc<str>),
+    Named(Cow<'static, str>),
 }
 
 impl Chosen {
@@ -38,7 +39,7 @@ impl Chosen {
     pub fn name(&self) -> Arc<str> {
         match self {
             Chosen::Opened(opened) => opened.name.clone(),
-            Chosen::Named(name) => name.clone(),
+            Chosen::Named(name) => Arc::from(&**name),
         }
     }
 

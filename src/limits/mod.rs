@@ -65,6 +65,11 @@ pub struct Limit {
     pub exact: bool,
 }
 
+/// Whether no thread pool is known in this process now, so that a map need not enter any limit.
+pub fn nothing_to_limit() -> bool {
+    loaded::current().is_empty()
+}
+
 /// The process-wide half of a map's limit: entered once, held for the whole map, ended by dropping it on any
 /// thread.
 pub fn enter_process(limit: Limit) -> ProcessLimit {
