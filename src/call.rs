@@ -88,8 +88,7 @@ fn nested(opened: &Opened, level: i32, inner: Option<i32>) -> Result<Setting> {
     Ok(Setting { backend: Some(Chosen::Named(name)), n_jobs: None, inner })
 }
 
-fn prepare(request: Request) -> Result<Call> {
-    let snapshot = context::resolve()?;
+fn prepare(request: Request, snapshot: &Snapshot) -> Result<Call> {
     let place = &snapshot.place;
     if place.depth >= MAX_DEPTH {
         return Err(Error::new(
@@ -97,7 +96,7 @@ fn prepare(request: Request) -> Result<Call> {
             format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
         ));
     }
-    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
+    let Choice { opened, workers } = choose(snapshot, request.n_jobs, request.wishes)?;
     let inner = snapshot.setting.inner;
     // A call with one worker runs on the caller's thread as a plain loop would: it changes nothing around its tasks.
     let alone = workers == 1 && opened.backend.shares_memory();
@@ -122,7 +121,7 @@ fn prepare(request: Request) -> Result<Call> {
         n_jobs: seats,
         rules: request.rules,
         around: Box::new(around.clone()),
-        parent: snapshot.place.parent,
+        parent: snapshot.place.parent.clone(),
         progress: request.progress,
     });
     Ok(Call { job, opened, around })
@@ -139,16 +138,21 @@ impl Call {
 
 /// Runs a map to its end.
 pub fn run(request: Request) -> Result<()> {
-    prepare(request)?.run()
+    prepare(request, &context::resolve()?)?.run()
 }
 
 /// Starts a map on a thread of the pool.
 pub fn submit(request: Request) -> Result<Arc<Job>> {
-    let call = prepare(request)?;
+    let snapshot = context::resolve()?;
+    let call = prepare(request, &snapshot)?;
     let job = call.job.clone();
     job.set_driver(move || {
+        // The tasks of a map with one worker find what is around it: that is the submitting call's context, not what
+        // the thread that happens to run it has.
+        let attached = context::attach(Arc::new(snapshot));
         // The outcome is kept by the job.
         let _ = call.run();
+        let _ = attached.and_then(context::pop);
     });
     let started = job.clone();
     threading::spawn(move || started.drive());
