@@ -113,8 +113,9 @@ pub fn pools() -> Vec<PoolInfo> {
 /// All locks of this room.
 struct ForkGuard {
     pid: u32,
-    _known: MutexGuard<'static, loaded::Known>,
     ledger: MutexGuard<'static, ledger::Ledger>,
+    _known: MutexGuard<'static, loaded::Known>,
+    _walk: MutexGuard<'static, ()>,
 }
 
 impl Drop for ForkGuard {
@@ -128,5 +129,10 @@ impl Drop for ForkGuard {
 /// Takes every lock of this room, so that a forked child finds them free: to be called before a fork and dropped in
 /// parent and child, on the thread that forks. In the child, requests of the parent's other threads are forgotten.
 pub fn fork_guard() -> impl Sized + 'static {
-    ForkGuard { pid: std::process::id(), _known: loaded::lock(), ledger: ledger::lock() }
+    ForkGuard {
+        pid: std::process::id(),
+        _known: loaded::lock(),
+        ledger: ledger::lock(),
+        _walk: find::walk_lock(),
+    }
 }
