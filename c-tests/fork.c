@@ -16,10 +16,11 @@ static void map_with_two_threads(void) {
     pthread_barrier_t both;
     int outputs[2] = {0, 0};
     pb_map_options options = {.struct_size = sizeof options};
-    options.n_jobs = 2;
     options.batch_size = 1;
     CHECK_INT(0, pthread_barrier_init(&both, NULL, 2));
+    const pb_scope scope = open_scope("threading", 2);
     CHECK_OK(pb_parallel_map(meet_and_count, &both, 2, NULL, 0, outputs, sizeof *outputs, &options));
+    close_scope(scope);
     CHECK_INT(3, outputs[0] + outputs[1]);
     pthread_barrier_destroy(&both);
 }
