@@ -95,7 +95,7 @@ pub enum Stream {
 const STOP: u32 = 1;
 /// Somebody asked for it: the job ends as cancelled unless an error came first.
 const CANCELLED: u32 = 2;
-/// A task left a text for a failure: look whether it meant it.
+/// A task has left a text for a failure; stays set, since each worker has to see whether the text is still meant.
 const TEXT: u32 = 4;
 
 /// What makes a [`Job`].
@@ -150,7 +150,7 @@ impl Job {
             done: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             first_error: Mutex::new(None),
-            watch: Watch::new(plan.rules.stream, plan.n_items),
+            watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
             plan,
         })
@@ -188,7 +188,8 @@ impl Job {
     pub fn fail(&self, error: Error) {
         {
             let mut first = self.lock_error();
-            if first.is_none() {
+            // Where errors are collected an item's failure does not end the job: this one does.
+            if first.as_ref().is_none_or(|first| self.plan.rules.collect_errors && first.concerns_item()) {
                 *first = Some(error);
             }
         }
@@ -217,24 +218,23 @@ impl Job {
     fn outcome(&self, backend: &str, run: Result<()>) -> Result<()> {
         let done = self.done.load(Ordering::Relaxed);
         let failed = self.failed.load(Ordering::Relaxed);
-        let unfinished = done + failed < self.n_items();
-        if unfinished && self.plan.rules.collect_errors && self.is_stopped() {
-            return Err(self.cancelled(done));
-        }
-        let first = self.lock_error().clone();
-        if let Some(error) = first {
-            return Err(if self.plan.rules.collect_errors && failed > 1 {
-                Error {
+        let unfinished = self.n_items() - done - failed;
+        let collect = self.plan.rules.collect_errors;
+        match self.lock_error().clone() {
+            // Where errors are collected, a failed item is not the reason why others did not run.
+            Some(error) if collect && error.concerns_item() && unfinished > 0 => {}
+            Some(error) if collect && error.concerns_item() && failed > 1 => {
+                return Err(Error {
                     message: format!(
                         "{failed} of {} items failed; the first: {}",
                         self.n_items(),
                         error.message
                     ),
                     ..error
-                }
-            } else {
-                error
-            });
+                });
+            }
+            Some(error) => return Err(error),
+            None => {}
         }
         run?;
         if done == self.n_items() {
@@ -246,9 +246,8 @@ impl Job {
         Err(Error::new(
             Status::ERR_INTERNAL,
             format!(
-                "backend '{backend}' returned from run with {} of {} items not run: it must claim until PB_DONE and \
-                 run every chunk that it claimed",
-                self.n_items() - done,
+                "backend '{backend}' returned from run with {unfinished} of {} items not run: it must claim until \
+                 PB_DONE and run every chunk that it claimed",
                 self.n_items()
             ),
         ))
