@@ -84,6 +84,8 @@ const STOP: u32 = 1;
 const CANCELLED: u32 = 2;
 /// A task left a text for a failure: look whether it meant it.
 const TEXT: u32 = 4;
+/// The job as a whole has failed, not only an item whose error is collected.
+const FAILED: u32 = 8;
 
 /// What makes a [`Job`].
 pub struct Plan {
@@ -165,15 +167,13 @@ impl Job {
         self.clock.is_late(seat, self.now()) || self.is_stopped()
     }
 
-    /// The backend's own failure, or any other that concerns the whole job.
+    /// The backend's own failure, or any other that concerns the whole job. The first one counts, and more than an
+    /// item's error that was collected.
     pub fn fail(&self, error: Error) {
-        {
-            let mut first = self.lock_error();
-            if first.is_none() {
-                *first = Some(error);
-            }
+        let mut first = self.lock_error();
+        if self.flags.fetch_or(FAILED | STOP, Ordering::Relaxed) & FAILED == 0 {
+            *first = Some(error);
         }
-        self.flags.fetch_or(STOP, Ordering::Relaxed);
     }
 
     fn lock_error(&self) -> MutexGuard<'_, Option<Error>> {
@@ -198,41 +198,41 @@ impl Job {
     fn outcome(&self, backend: &str, run: Result<()>) -> Result<()> {
         let done = self.done.load(Ordering::Relaxed);
         let failed = self.failed.load(Ordering::Relaxed);
-        let unfinished = done + failed < self.n_items();
-        if unfinished && self.plan.rules.collect_errors && self.is_stopped() {
-            return Err(self.cancelled(done));
-        }
         let first = self.lock_error().clone();
-        if let Some(error) = first {
-            return Err(if self.plan.rules.collect_errors && failed > 1 {
-                Error {
-                    message: format!(
-                        "{failed} of {} items failed; the first: {}",
-                        self.n_items(),
-                        error.message
-                    ),
-                    ..error
-                }
-            } else {
-                error
-            });
+        if let Some(error) = first.clone().filter(|_| self.flags.load(Ordering::Relaxed) & FAILED != 0) {
+            return Err(error);
         }
         run?;
-        if done == self.n_items() {
-            return Ok(());
+        // Items that ended early because they were asked to are not finished; where errors are collected a failed item
+        // is, but does not hide that others were not run.
+        let finished = if self.plan.rules.collect_errors { done + failed } else { done };
+        if finished < self.n_items() {
+            return Err(if self.is_stopped() {
+                self.cancelled(done)
+            } else {
+                self.left_undone(backend, self.n_items() - finished)
+            });
         }
-        if self.is_stopped() {
-            return Err(self.cancelled(done));
-        }
-        Err(Error::new(
+        first.map_or(Ok(()), |first| Err(self.collected(first, failed)))
+    }
+
+    fn left_undone(&self, backend: &str, items: usize) -> Error {
+        Error::new(
             Status::ERR_INTERNAL,
             format!(
-                "backend '{backend}' returned from run with {} of {} items not run: it must claim until PB_DONE and \
-                 run every chunk that it claimed",
-                self.n_items() - done,
+                "backend '{backend}' returned from run with {items} of {} items not run: it must claim until PB_DONE \
+                 and run every chunk that it claimed",
                 self.n_items()
             ),
-        ))
+        )
+    }
+
+    fn collected(&self, first: Error, failed: usize) -> Error {
+        if failed < 2 {
+            return first;
+        }
+        let message = format!("{failed} of {} items failed; the first: {}", self.n_items(), first.message);
+        Error { message, ..first }
     }
 
     fn cancelled(&self, done: usize) -> Error {
