@@ -12,6 +12,7 @@
 #define CONFORMANCE_H
 
 #include "../check.h"
+#include "../gate.h"
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
@@ -73,29 +74,6 @@ static inline int wait_until_cancelled(void) {
         sched_yield();
     }
     return 0;
-}
-
-/* Opens once; whoever waits for it goes on. */
-struct gate {
-    pthread_mutex_t lock;
-    pthread_cond_t opened;
-    int is_open;
-};
-#define GATE_CLOSED                                                                                          \
-    { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0 }
-
-static inline void gate_open(struct gate *gate) {
-    pthread_mutex_lock(&gate->lock);
-    gate->is_open = 1;
-    pthread_cond_broadcast(&gate->opened);
-    pthread_mutex_unlock(&gate->lock);
-}
-
-static inline void gate_wait(struct gate *gate) {
-    pthread_mutex_lock(&gate->lock);
-    while (!gate->is_open)
-        pthread_cond_wait(&gate->opened, &gate->lock);
-    pthread_mutex_unlock(&gate->lock);
 }
 
 #endif
