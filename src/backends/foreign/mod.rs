@@ -187,6 +187,10 @@ impl Drop for ForeignSession {
 
 /// Loads the shared library and calls its `pb_plugin_init`, which registers its backends. It is never unloaded.
 pub fn init_plugin(path: &Path) -> Result<()> {
+    // To the system's loader an empty path is the program itself.
+    if path.as_os_str().is_empty() {
+        return Err(Error::invalid("the path of the plugin is empty"));
+    }
     let shown = path.display();
     // SAFETY: loading runs the library's initialisers: that is what the caller asked for.
     let library = unsafe { libloading::Library::new(path) }
