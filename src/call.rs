@@ -6,7 +6,7 @@ use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where a map would like to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +46,7 @@ struct Choice {
     workers: i32,
 }
 
-fn named(name: &str) -> Chosen {
+fn named(name: &'static str) -> Chosen {
     Chosen::Named(name.into())
 }
 
@@ -63,7 +63,7 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     if wishes.shared_memory && !opened.backend.shares_memory() {
         opened = named("threading").session(asked, inner)?;
     }
-    let workers = opened.session.effective_n_jobs(context::normalise(asked, snapshot.place.cpus()))?;
+    let workers = opened.session.effective_n_jobs(context::normalise(asked, || snapshot.place.cpus()))?;
     if workers < 1 {
         return Err(Error::new(
             Status::ERR_BACKEND_UNAVAILABLE,
@@ -104,15 +104,18 @@ fn prepare(request: Request) -> Result<Call> {
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let level = if alone { place.level } else { place.level + 1 };
     let around = Arc::new(TaskSurroundings {
-        nested: if alone { None } else { Some(nested(&opened, level, inner)?) },
+        setting: if alone { snapshot.setting } else { nested(&opened, level, inner)? },
+        backend_was_chosen: alone && snapshot.backend_was_chosen,
         level,
-        budget: if alone { place.budget } else { Some(place.cpus()) },
+        budget: place.budget,
+        counted: OnceLock::new(),
         depth: place.depth + 1,
         workers: seats,
         limit: match inner {
             _ if opened.backend.applies_inner_limits() => InnerLimit::None,
             Some(threads) => InnerLimit::Exact(threads),
             None if alone => InnerLimit::None,
+            _ if limits::nothing_to_limit() => InnerLimit::None,
             None => InnerLimit::Share,
         },
     });
@@ -121,7 +124,7 @@ fn prepare(request: Request) -> Result<Call> {
         n_items: request.n_items,
         n_jobs: seats,
         rules: request.rules,
-        around: Box::new(around.clone()),
+        around: around.clone(),
         parent: snapshot.place.parent,
         progress: request.progress,
     });

@@ -19,7 +19,7 @@ pub fn set_default(setting: Setting) {
 
 /// Makes a backend the process default by its name.
 pub fn make_default(name: &str) {
-    set_default(Setting { backend: Some(Chosen::Named(name.into())), ..Setting::default() });
+    set_default(Setting { backend: Some(Chosen::Named(name.to_owned().into())), ..Setting::default() });
 }
 
 /// Forgets the default backend if it is the one of that name.
@@ -37,7 +37,7 @@ pub fn forget_backend(name: &str) {
 pub fn fill(setting: &mut Setting) -> Result<()> {
     setting.inherit(&DEFAULT.read().unwrap_or_else(PoisonError::into_inner));
     if setting.backend.is_none() {
-        setting.backend = text("PB_BACKEND").map(|name| Chosen::Named(name.as_str().into()));
+        setting.backend = text("PB_BACKEND").map(|name| Chosen::Named(name.into()));
     }
     if setting.n_jobs.is_none() {
         setting.n_jobs =

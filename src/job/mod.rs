@@ -21,12 +21,12 @@ pub use progress::{Progress, ProgressFn};
 pub use run::{Seat, set_text};
 pub use stream::Next;
 
+use crate::limits::ThreadLimit;
 use crate::status::{Error, ItemFate, Result, Status};
 use claims::Claims;
 use deadline::Clock;
 use outside::Outside;
 use seats::Seats;
-use std::any::Any;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -47,8 +47,21 @@ pub trait Task: Send + Sync {
 
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
 pub trait Surroundings: Send + Sync {
-    /// Enters on this thread; dropping the result leaves. `seat` is the worker's index.
-    fn enter(&self, job: &Arc<Job>, seat: usize) -> Box<dyn Any>;
+    /// Enters on this thread. `seat` is the worker's index.
+    fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay;
+
+    /// Leaves, on the same thread.
+    fn leave(&self, stay: Stay);
+}
+
+/// What a worker found on its thread when it entered, and puts back when it leaves.
+pub struct Stay {
+    /// Scopes that were open.
+    pub scopes: usize,
+    /// Thread-limit scopes that were open.
+    pub limit_scopes: usize,
+    /// The worker's own limit.
+    pub limit: Option<ThreadLimit>,
 }
 
 /// How a map is to be run.
@@ -98,11 +111,17 @@ pub struct Plan {
     /// How to run them.
     pub rules: Rules,
     /// What workers enter.
-    pub around: Box<dyn Surroundings>,
+    pub around: Arc<dyn Surroundings>,
     /// The task that made this call, with its seat: its cancellation is ours.
     pub parent: Option<(Arc<Job>, usize)>,
     /// Who wants to hear of progress.
     pub progress: Option<Progress>,
+}
+
+/// One worker with nobody above it who could stop it between two chunks takes all at once.
+fn batch_size(plan: &Plan) -> usize {
+    let alone = plan.n_jobs == 1 && plan.parent.is_none();
+    if alone && plan.rules.batch_size == 0 { plan.n_items } else { plan.rules.batch_size }
 }
 
 /// A map in being.
@@ -127,7 +146,7 @@ impl Job {
         Arc::new(Job {
             started: Instant::now(),
             flags: AtomicU32::new(0),
-            claims: Claims::new(plan.n_items, plan.n_jobs, plan.rules.batch_size),
+            claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),
             seats: Seats::new(plan.n_jobs),
             clock: Clock::new(plan.n_jobs, plan.rules.timeout),
             done: AtomicUsize::new(0),
@@ -164,7 +183,7 @@ impl Job {
     /// Whether the item on `seat` should end early: its job has stopped, or its own time is up.
     pub fn item_should_stop(&self, seat: usize) -> bool {
         self.look_at_clock();
-        self.clock.is_late(seat, self.now()) || self.is_stopped()
+        (self.clock.is_on() && self.clock.is_late(seat, self.now())) || self.is_stopped()
     }
 
     /// The backend's own failure, or any other that concerns the whole job. The first one counts, and more than an

@@ -1,8 +1,7 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Job, STOP, TEXT};
+use super::{Chunk, Job, STOP, Stay, TEXT};
 use crate::status::{ItemFate, Status};
-use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +17,7 @@ pub struct Seat {
     number: usize,
     /// The text of an item around this job, put aside while this job's own items run here.
     outer_text: Option<String>,
-    stay: Option<Box<dyn Any>>,
+    stay: Option<Stay>,
 }
 
 impl Seat {
@@ -30,7 +29,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.stay = None;
+        if let Some(stay) = self.stay.take() {
+            self.job.plan.around.leave(stay);
+        }
         let outer = self.outer_text.take();
         let _ = TASK_TEXT.try_with(|text| text.replace(outer));
         self.job.seats.give_back(self.number);
@@ -57,7 +58,7 @@ impl Job {
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already.
     pub fn enter(self: &Arc<Self>) -> Option<Seat> {
         let number = self.seats.take()?;
-        let stay = self.plan.around.enter(self, number);
+        let stay = self.plan.around.clone().enter(self, number);
         Some(Seat { job: self.clone(), number, outer_text: take_text(), stay: Some(stay) })
     }
 

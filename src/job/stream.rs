@@ -84,8 +84,10 @@ impl Watch {
         let mut state = self.lock();
         state.outcome = Some(outcome);
         let notify = std::mem::take(&mut state.notify);
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
         drop(state);
-        self.changed.notify_all();
         notify.into_iter().for_each(|call| call());
     }
 
