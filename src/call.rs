@@ -132,11 +132,14 @@ fn prepare(request: Request) -> Result<Call> {
 }
 
 impl Call {
-    fn run(&self) -> Result<()> {
+    /// Runs the job. Its end is told last, when the call holds neither limits nor the backend's session any more.
+    fn run(self) -> Result<()> {
         let limit: Option<ProcessLimit> = self.around.process_limit().map(limits::enter_process);
         let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
         drop(limit);
-        self.job.finish(&self.opened.name, ran)
+        let backend = self.opened.name.clone();
+        drop(self.opened);
+        self.job.finish(&backend, ran)
     }
 }
 

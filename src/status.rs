@@ -102,11 +102,6 @@ impl Error {
         Error::new(Status::ERR_INVALID_ARGUMENT, message)
     }
 
-    /// Whether it is one item's error, rather than the whole call's.
-    pub fn concerns_item(&self) -> bool {
-        self.item.index != usize::MAX
-    }
-
     /// The same error, said of one item.
     pub fn at(mut self, item: ItemFate) -> Self {
         self.item = item;

@@ -97,6 +97,8 @@ const STOP: u32 = 1;
 const CANCELLED: u32 = 2;
 /// A task has left a text for a failure; stays set, since each worker has to see whether the text is still meant.
 const TEXT: u32 = 4;
+/// The job as a whole has failed, not only an item whose error is collected.
+const FAILED: u32 = 8;
 
 /// What makes a [`Job`].
 pub struct Plan {
@@ -184,16 +186,13 @@ impl Job {
         (self.clock.is_on() && self.clock.is_late(seat, self.now())) || self.is_stopped()
     }
 
-    /// The backend's own failure, or any other that concerns the whole job.
+    /// The backend's own failure, or any other that concerns the whole job. The first one counts, and more than an
+    /// item's error that was collected.
     pub fn fail(&self, error: Error) {
-        {
-            let mut first = self.lock_error();
-            // Where errors are collected an item's failure does not end the job: this one does.
-            if first.as_ref().is_none_or(|first| self.plan.rules.collect_errors && first.concerns_item()) {
-                *first = Some(error);
-            }
+        let mut first = self.lock_error();
+        if self.flags.fetch_or(FAILED | STOP, Ordering::Relaxed) & FAILED == 0 {
+            *first = Some(error);
         }
-        self.flags.fetch_or(STOP, Ordering::Relaxed);
     }
 
     fn lock_error(&self) -> MutexGuard<'_, Option<Error>> {
@@ -218,39 +217,41 @@ impl Job {
     fn outcome(&self, backend: &str, run: Result<()>) -> Result<()> {
         let done = self.done.load(Ordering::Relaxed);
         let failed = self.failed.load(Ordering::Relaxed);
-        let unfinished = self.n_items() - done - failed;
-        let collect = self.plan.rules.collect_errors;
-        match self.lock_error().clone() {
-            // Where errors are collected, a failed item is not the reason why others did not run.
-            Some(error) if collect && error.concerns_item() && unfinished > 0 => {}
-            Some(error) if collect && error.concerns_item() && failed > 1 => {
-                return Err(Error {
-                    message: format!(
-                        "{failed} of {} items failed; the first: {}",
-                        self.n_items(),
-                        error.message
-                    ),
-                    ..error
-                });
-            }
-            Some(error) => return Err(error),
-            None => {}
+        let first = self.lock_error().clone();
+        if let Some(error) = first.clone().filter(|_| self.flags.load(Ordering::Relaxed) & FAILED != 0) {
+            return Err(error);
         }
         run?;
-        if done == self.n_items() {
-            return Ok(());
+        // Items that ended early because they were asked to are not finished; where errors are collected a failed item
+        // is, but does not hide that others were not run.
+        let finished = if self.plan.rules.collect_errors { done + failed } else { done };
+        if finished < self.n_items() {
+            return Err(if self.is_stopped() {
+                self.cancelled(done)
+            } else {
+                self.left_undone(backend, self.n_items() - finished)
+            });
         }
-        if self.is_stopped() {
-            return Err(self.cancelled(done));
-        }
-        Err(Error::new(
+        first.map_or(Ok(()), |first| Err(self.collected(first, failed)))
+    }
+
+    fn left_undone(&self, backend: &str, items: usize) -> Error {
+        Error::new(
             Status::ERR_INTERNAL,
             format!(
-                "backend '{backend}' returned from run with {unfinished} of {} items not run: it must claim until \
-                 PB_DONE and run every chunk that it claimed",
+                "backend '{backend}' returned from run with {items} of {} items not run: it must claim until PB_DONE \
+                 and run every chunk that it claimed",
                 self.n_items()
             ),
-        ))
+        )
+    }
+
+    fn collected(&self, first: Error, failed: usize) -> Error {
+        if failed < 2 {
+            return first;
+        }
+        let message = format!("{failed} of {} items failed; the first: {}", self.n_items(), first.message);
+        Error { message, ..first }
     }
 
     fn cancelled(&self, done: usize) -> Error {
