@@ -13,6 +13,7 @@ endforeach()
 
 file(GLOB wheel CONFIGURE_DEPENDS
     ${CMAKE_CURRENT_SOURCE_DIR}/../.venv/lib/python*/site-packages/scipy_openblas32/lib/libscipy_openblas.so)
+list(SUBLIST wheel 0 1 wheel)
 string(REPLACE "/lib/lib" "/./lib/lib" wheel_again "${wheel}")
 list(APPEND openblas_runs "wheel:wheel ${wheel} ${wheel_again}")
 

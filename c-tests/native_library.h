@@ -197,7 +197,9 @@ static inline void library_load(int argc, char **argv) {
          .scope = "thread",
          .symbols = ""},
     };
-    REQUIRE(argc >= 4); /* fewer: a library was not found when the build was configured; see scripts/setup */
+    if (argc < 4)
+        fprintf(stderr, "a library is missing: run `scripts/setup test`, then configure again\n");
+    REQUIRE(argc >= 4);
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(known[i].label, argv[1]) == 0)
             library = known[i];
