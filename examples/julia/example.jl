@@ -29,6 +29,7 @@ end
         end
         @test y ≈ sqrt.(x)
     end
+    @test current_backend() == "threading" # the default again
     @test with_backend(() -> with_backend(effective_n_jobs, nothing; n_jobs = 3), "threading") == 3
 end
 

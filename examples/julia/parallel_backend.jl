@@ -166,7 +166,8 @@ end
 """
     wait(job)
 
-Waits until the job is over, while other tasks run; throws a `PBError` if it failed. Ctrl-C cancels it.
+Waits until the job is over, while other tasks run; throws a `PBError` if it failed. An exception that is thrown into
+the waiting task, such as an interrupt, cancels the job.
 """
 function Base.wait(job::Job)
     over = Base.AsyncCondition()
