@@ -27,7 +27,7 @@ demo: setup-demo local-install
 	$(stage) "demo"
 	cmake -S examples/demo -B build/demo -DCMAKE_PREFIX_PATH=$(prefix) >build/demo.log || { cat build/demo.log; exit 1; }
 	cmake --build build/demo >>build/demo.log || { cat build/demo.log; exit 1; }
-	build/demo/pb-demo
+	build/demo/pb-demo --plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so
 
 test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples
 	$(stage) "all passed"
@@ -64,10 +64,8 @@ check: local-install
 test-rust:
 	$(stage) "Rust tests"
 	cargo test --locked
-ifneq ($(wildcard tests/loom.rs),)
-	$(stage) "Rust tests under loom"
-	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir $(CARGO_TARGET_DIR)/loom --test loom
-endif
+	$(stage) "protocols between threads, model-checked by loom"
+	RUSTFLAGS="--cfg loom" cargo test --locked --release --target-dir $(CARGO_TARGET_DIR)/loom --lib loom_
 
 test-plugins: build
 	$(stage) "tests of the plugins"

@@ -101,7 +101,8 @@ fn surroundings(
     let alone = workers == 1 && opened.backend.shares_memory();
     let level = if alone { place.level } else { place.level + 1 };
     Ok(TaskSurroundings {
-        nested: if alone { None } else { Some(nested(opened, level, inner)?) },
+        setting: if alone { snapshot.setting.clone() } else { nested(opened, level, inner)? },
+        backend_was_chosen: alone && snapshot.backend_was_chosen,
         level,
         budget: if alone { place.budget } else { Some(place.cpus()) },
         depth: place.depth + 1,

@@ -3,12 +3,14 @@
 
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::{Condvar, Mutex, MutexGuard},
     thread::{Thread, current, park},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::{Condvar, Mutex, MutexGuard},
     thread::{Thread, current, park},
 };

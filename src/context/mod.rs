@@ -14,6 +14,7 @@ pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
 
 use crate::backends::OpenRequest;
 use crate::job::Job;
+use crate::limits;
 use crate::registry::{self, Opened};
 use crate::scope::{ScopeStack, Token};
 use crate::status::{Error, Result, Status};
@@ -105,7 +106,7 @@ pub struct Snapshot {
 
 enum Frame {
     Scope(Setting),
-    /// Hides everything below.
+    /// This and the next hide everything below them: what they hold is complete.
     Attached(Arc<Snapshot>),
     Task(TaskFrame),
 }
@@ -176,31 +177,25 @@ pub fn resolve() -> Result<Snapshot> {
     let mut hidden = false;
     with_stack(|stack| {
         for frame in stack.iter() {
+            let chosen_above = found.setting.backend.is_some();
             match frame {
-                Frame::Scope(setting) => found.setting.inherit(setting),
+                Frame::Scope(setting) => {
+                    found.setting.inherit(setting);
+                    continue;
+                }
                 Frame::Attached(snapshot) => {
-                    found.backend_was_chosen = snapshot.backend_was_chosen || found.setting.backend.is_some();
                     found.setting.inherit(&snapshot.setting);
-                    if found.place.parent.is_none() {
-                        found.place = snapshot.place.clone();
-                    }
-                    hidden = true;
+                    found.place = snapshot.place.clone();
+                    found.backend_was_chosen = chosen_above || snapshot.backend_was_chosen;
                 }
                 Frame::Task(task) => {
-                    // A sequential map does not change what is in force; it only adds to the depth.
-                    if found.place.parent.is_none() {
-                        found.place = task.place();
-                    }
-                    if let Some(nested) = task.nested() {
-                        found.backend_was_chosen = found.setting.backend.is_some();
-                        found.setting.inherit(nested);
-                        hidden = true;
-                    }
+                    found.setting.inherit(&task.around().setting);
+                    found.place = task.place();
+                    found.backend_was_chosen = chosen_above || task.around().backend_was_chosen;
                 }
             }
-            if hidden {
-                break;
-            }
+            hidden = true;
+            break;
         }
     })?;
     if !hidden {
@@ -221,6 +216,17 @@ pub fn current_task() -> Option<(Arc<Job>, usize)> {
         })
         .ok()
         .flatten()
+}
+
+/// Closes a thread-limit scope, unless it was opened outside the task that runs on this thread.
+pub fn pop_thread_limit(token: Token) -> Result<()> {
+    let floor = with_stack(|stack| {
+        stack.iter().find_map(|frame| match frame {
+            Frame::Task(task) => Some(task.limit_scopes()),
+            _ => None,
+        })
+    })?;
+    limits::pop_above(token, floor.unwrap_or(0))
 }
 
 /// The name of the backend in force on this thread.

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 /// How the tasks of one map see the world; made once for a map, entered by every worker.
 pub struct TaskSurroundings {
-    /// What maps inside the tasks start from; `None` for a map that ran sequentially and changes nothing.
-    pub nested: Option<Setting>,
+    /// What maps inside the tasks start from.
+    pub setting: Setting,
+    /// Whether that has a backend which somebody chose, rather than the nesting rule.
+    pub backend_was_chosen: bool,
     /// Nesting level of the tasks.
     pub level: i32,
-    /// CPUs that the workers divide; `None` at the root of a sequential map.
+    /// CPUs that the workers divide; `None` for the whole process's, where there is but one worker.
     pub budget: Option<i32>,
     /// Maps around the tasks, this one included.
     pub depth: u32,
@@ -36,10 +38,7 @@ pub enum InnerLimit {
 impl TaskSurroundings {
     /// CPUs of one worker.
     fn share(&self, seat: usize) -> Option<i32> {
-        match self.nested {
-            None => self.budget,
-            Some(_) => self.budget.map(|cpus| super::share(cpus, self.workers, seat)),
-        }
+        self.budget.map(|cpus| super::share(cpus, self.workers, seat))
     }
 
     /// The limit on one worker.
@@ -62,6 +61,8 @@ pub struct TaskFrame {
     job: Arc<Job>,
     seat: usize,
     share: Option<i32>,
+    /// Thread-limit scopes that were open on this thread before the worker entered.
+    limit_scopes: usize,
     around: Arc<TaskSurroundings>,
 }
 
@@ -75,8 +76,12 @@ impl TaskFrame {
         }
     }
 
-    pub(super) fn nested(&self) -> Option<&Setting> {
-        self.around.nested.as_ref()
+    pub(super) fn around(&self) -> &TaskSurroundings {
+        &self.around
+    }
+
+    pub(super) fn limit_scopes(&self) -> usize {
+        self.limit_scopes
     }
 
     pub(super) fn seat(&self) -> (Arc<Job>, usize) {
@@ -93,7 +98,9 @@ struct Stay {
 
 impl Surroundings for Arc<TaskSurroundings> {
     fn enter(&self, job: &Arc<Job>, seat: usize) -> Box<dyn Any> {
-        let frame = TaskFrame { job: job.clone(), seat, share: self.share(seat), around: self.clone() };
+        let limit_scopes = limits::open_scopes();
+        let frame =
+            TaskFrame { job: job.clone(), seat, share: self.share(seat), limit_scopes, around: self.clone() };
         let scopes = with_stack(|stack| {
             let depth = stack.len();
             stack.push(Frame::Task(frame));
@@ -101,7 +108,7 @@ impl Surroundings for Arc<TaskSurroundings> {
         });
         Box::new(Stay {
             scopes: scopes.unwrap_or(usize::MAX),
-            limit_scopes: limits::open_scopes(),
+            limit_scopes,
             _limit: self.limit(seat).map(limits::enter_thread),
         })
     }

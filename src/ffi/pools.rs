@@ -4,6 +4,7 @@ use super::abi::{self};
 use super::context::pb_scope;
 use super::guard::{guard, guard_value};
 use super::map::User;
+use crate::context;
 use crate::limits::{self, CustomPool, PoolInfo};
 use crate::status::{Error, Result, Status, pb_status};
 use std::cell::RefCell;
@@ -166,7 +167,7 @@ pub unsafe extern "C" fn pb_push_thread_limit(limit: i32, user_api: u32, scope: 
 /// innermost first. Errors: PB_ERR_SCOPE; nothing is changed then.
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_pop_thread_limit(scope: pb_scope) -> pb_status {
-    guard(|| limits::pop(scope))
+    guard(|| context::pop_thread_limit(scope))
 }
 
 /// Makes a thread pool known that this library does not find by itself: it is listed, and limited like the others.

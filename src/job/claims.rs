@@ -4,8 +4,8 @@
 //! took, and never more than a fraction of what is left, so that the last chunks are small and the workers end
 //! together (guided self-scheduling, Polychronopoulos and Kuck 1987, with a time bound instead of a fixed one).
 
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Items `begin..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,13 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
-        Claims { cursor: CachePadded::default(), pace: CachePadded::default(), n_items, n_jobs, batch_size }
+        Claims {
+            cursor: CachePadded::new(AtomicUsize::new(0)),
+            pace: CachePadded::new(AtomicU64::new(0)),
+            n_items,
+            n_jobs,
+            batch_size,
+        }
     }
 
     /// The next chunk, or `None` when all are taken.
@@ -82,7 +88,7 @@ impl Claims {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -128,5 +134,25 @@ mod tests {
     #[test]
     fn a_batch_size_is_kept() {
         assert_eq!(sizes(&Claims::new(10, 2, 4), 1), [4, 4, 2]);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn loom_each_item_is_claimed_once() {
+        loom::model(|| {
+            let claims = Arc::new(Claims::new(3, 2, 0));
+            let claim_all = |claims: &Claims| {
+                std::iter::from_fn(|| claims.next()).map(|c| c.end - c.begin).sum::<usize>()
+            };
+            let others = claims.clone();
+            let other = loom::thread::spawn(move || claim_all(&others));
+            let mine = claim_all(&claims);
+            assert_eq!(mine + other.join().unwrap(), 3);
+        });
     }
 }

@@ -162,7 +162,7 @@ impl Job {
     /// Whether the item on `seat` should end early: its job has stopped, or its own time is up.
     pub fn item_should_stop(&self, seat: usize) -> bool {
         self.look_at_clock();
-        self.clock.is_late(seat, self.now()) || self.is_stopped()
+        (self.clock.is_on() && self.clock.is_late(seat, self.now())) || self.is_stopped()
     }
 
     /// The backend's own failure, or any other that concerns the whole job.

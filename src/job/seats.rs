@@ -1,7 +1,7 @@
 //! Seats for workers: a job of `n` workers has `n` seats, so never more than `n` threads run its items, whatever the
 //! backend does. A seat's number is the worker index that a task sees.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 pub(super) struct Seats {
     /// A bit for each seat; set while it is taken.
@@ -40,7 +40,7 @@ impl Seats {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -56,5 +56,32 @@ mod tests {
             seats.give_back(count / 2);
             assert_eq!(seats.take(), Some(count / 2));
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::AtomicUsize;
+    use loom::sync::Arc;
+
+    /// The count is read and written apart, without an ordering of its own: it comes out right only if one thread at a
+    /// time is on the seat, and sees what the last one left there.
+    #[test]
+    fn loom_a_seat_has_one_holder_and_hands_over_what_it_wrote() {
+        loom::model(|| {
+            let seats = Arc::new(Seats::new(1));
+            let scratch = Arc::new(AtomicUsize::new(0));
+            let sit = |seats: &Seats, scratch: &AtomicUsize| {
+                let Some(seat) = seats.take() else { return 0 };
+                scratch.store(scratch.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                seats.give_back(seat);
+                1
+            };
+            let (others, place) = (seats.clone(), scratch.clone());
+            let other = loom::thread::spawn(move || sit(&others, &place));
+            let sat = sit(&seats, &scratch) + other.join().unwrap();
+            assert_eq!(scratch.load(Ordering::Relaxed), sat);
+        });
     }
 }

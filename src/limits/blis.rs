@@ -1,11 +1,11 @@
 //! BLIS and AMD's AOCL-BLIS.
 //!
-//! Up to 0.9 the count belongs to the process; since 1.0 to the calling thread, unless built without thread-local
-//! storage. Its integers have 64 bits unless configured otherwise. "Ways" (threads for each of the five loops) beat
-//! the plain count while any of them is above 1, so they are reset and put back with it.
+//! Up to 0.9 the count belongs to the process; since 1.0 to the calling thread, unless built without
+//! thread-local storage. Its integers have 64 bits unless configured otherwise. "Ways" (threads for each of
+//! the five loops) beat the plain count while any of them is above 1, so they are reset and put back with it.
 //!
-//! AOCL-BLIS follows OpenMP until its own setter is called once on a thread, and then never again: there the OpenMP
-//! count is the knob, unless the environment has made BLIS decide already.
+//! AOCL-BLIS follows OpenMP until its own setter is called once on a thread, and then never again: there the
+//! OpenMP count is the knob, unless the environment has made BLIS decide already.
 
 use super::find::Object;
 use super::openmp::Openmp;
@@ -161,7 +161,8 @@ fn architecture(object: &Object) -> Option<String> {
 
 /// What an `int(void)` or `gint_t(void)` says.
 fn ask(object: &Object, name: &str) -> Option<c_int> {
-    // SAFETY: the functions that are asked for take nothing and return a small integer, whose low half is an int.
+    // SAFETY: the functions that are asked for take nothing and return a small integer, whose low half is an
+    // int.
     unsafe { object.own::<unsafe extern "C" fn() -> c_int>(name).map(|function| function()) }
 }
 

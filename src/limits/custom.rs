@@ -43,8 +43,8 @@ impl Knob for CustomPool {
 
 /// Adds a pool for the life of the process. Limits that are in force apply to it at once.
 ///
-/// Errors: `PB_ERR_INVALID_ARGUMENT` for an empty `internal_api` or an unknown `user_api` or `scope`, `PB_ERR_EXISTS`
-/// for an `internal_api` that is registered already.
+/// Errors: `PB_ERR_INVALID_ARGUMENT` for an empty `internal_api` or an unknown `user_api` or `scope`,
+/// `PB_ERR_EXISTS` for an `internal_api` that is registered already.
 pub fn register(pool: CustomPool) -> Result<()> {
     let user_api = super::api_number(&pool.user_api)?;
     let reach = [Reach::Thread, Reach::Process, Reach::SharedPool]

@@ -1,7 +1,8 @@
 //! The functions that a loaded ELF object itself defines, read from its dynamic symbol table in memory.
 //!
-//! `dlsym` on a handle also searches the object's dependencies, so it would take Debian's `libblas.so.3`, which
-//! only needs `libopenblas.so.0`, for an OpenBLAS of its own. The object's own table cannot mislead in this way.
+//! `dlsym` on a handle also searches the object's dependencies, so it would take Debian's `libblas.so.3`,
+//! which only needs `libopenblas.so.0`, for an OpenBLAS of its own. The object's own table cannot mislead in
+//! this way.
 
 use std::ffi::CStr;
 
@@ -27,7 +28,8 @@ const DT_GNU_HASH: isize = 0x6fff_fef5;
 const STT_FUNC: u8 = 2;
 const STT_GNU_IFUNC: u8 = 10;
 
-/// The dynamic symbols of one object. The slices are `'static` because whoever holds this also pins the object.
+/// The dynamic symbols of one object. The slices are `'static` because whoever holds this also pins the
+/// object.
 pub struct Symbols {
     table: &'static [Sym],
     names: &'static [u8],
@@ -37,8 +39,8 @@ impl Symbols {
     /// Finds the tables of the object at `base`. `None` where it has no symbols or no hash to count them by.
     ///
     /// # Safety
-    /// `dynamic` is the dynamic table of an object loaded at `base`, which stays loaded for as long as the result
-    /// is used.
+    /// `dynamic` is the dynamic table of an object loaded at `base`, which stays loaded for as long as the
+    /// result is used.
     pub unsafe fn read(base: usize, dynamic: *const Dyn) -> Option<Symbols> {
         let (mut table, mut names, mut names_size, mut hash, mut gnu_hash) = (0, 0, 0, 0, 0);
         let mut entry = dynamic;
@@ -60,7 +62,8 @@ impl Symbols {
         if table == 0 || names == 0 {
             return None;
         }
-        // glibc has turned these values into addresses when it loaded the object; musl leaves them as offsets.
+        // glibc has turned these values into addresses when it loaded the object; musl leaves them as
+        // offsets.
         let address = |value: usize| if value < base { base + value } else { value };
         let count = match (gnu_hash, hash) {
             (0, 0) => return None,
@@ -69,8 +72,9 @@ impl Symbols {
             // SAFETY: the address is that of the object's GNU hash table.
             (hash, _) => unsafe { count_by_gnu_hash(address(hash)) },
         };
-        // SAFETY: the dynamic table gives both addresses and the size of the names, the hash table the number of
-        // symbols; all of them lie in segments that are mapped while the object is loaded, and nobody writes there.
+        // SAFETY: the dynamic table gives both addresses and the size of the names, the hash table the number
+        // of symbols; all of them lie in segments that are mapped while the object is loaded, and nobody
+        // writes there.
         unsafe {
             Some(Symbols {
                 table: std::slice::from_raw_parts(address(table) as *const Sym, count),
@@ -81,7 +85,8 @@ impl Symbols {
 
     /// Whether the object itself defines a function of this name.
     pub fn defines(&self, name: &str) -> bool {
-        self.mentions(name) && self.functions().any(|function| function == name)
+        let is_it = |text: &[u8]| text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0);
+        self.mentions(name) && self.functions().any(is_it)
     }
 
     /// The names of the object's own functions that contain `part`.
@@ -89,7 +94,8 @@ impl Symbols {
         if !self.mentions(part) {
             return Vec::new();
         }
-        self.functions().filter(|function| function.contains(part)).collect()
+        let name = |text| CStr::from_bytes_until_nul(text).ok()?.to_str().ok();
+        self.functions().filter_map(name).filter(|name| name.contains(part)).collect()
     }
 
     /// Whether `text` stands anywhere among the names, defined or only used: a fast way to say no.
@@ -101,13 +107,13 @@ impl Symbols {
         !found.is_null()
     }
 
-    fn functions(&self) -> impl Iterator<Item = &'static str> {
+    /// The table of names from the start of each own function's name on.
+    fn functions(&self) -> impl Iterator<Item = &'static [u8]> {
         let names = self.names;
         self.table.iter().filter_map(move |symbol| {
             let is_function = matches!(symbol.st_info & 0xf, STT_FUNC | STT_GNU_IFUNC);
             let is_defined = symbol.st_shndx != 0;
-            let name = names.get(symbol.st_name as usize..).filter(|_| is_function && is_defined)?;
-            CStr::from_bytes_until_nul(name).ok()?.to_str().ok()
+            names.get(symbol.st_name as usize..).filter(|_| is_function && is_defined)
         })
     }
 }
@@ -118,8 +124,8 @@ impl Symbols {
 /// `table` is the address of a loaded object's GNU hash table.
 unsafe fn count_by_gnu_hash(table: usize) -> usize {
     let words = table as *const u32;
-    // SAFETY: the four words of the header are bucket count, first symbol, Bloom filter size and shift; the filter
-    // (machine words), the buckets and the chains follow, and every chain ends with an odd value.
+    // SAFETY: the four words of the header are bucket count, first symbol, Bloom filter size and shift; the
+    // filter (machine words), the buckets and the chains follow, and every chain ends with an odd value.
     unsafe {
         let (buckets, first, filter) = (*words as usize, *words.add(1) as usize, *words.add(2) as usize);
         let bucket = words.add(4 + filter * (size_of::<usize>() / 4));

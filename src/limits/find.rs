@@ -1,9 +1,9 @@
 //! The objects that are loaded in this process: listed quickly, then pinned one by one and looked into.
 //!
-//! Inside the callback of `dl_iterate_phdr` the dynamic loader's lock is held, so the callback only copies names
-//! and addresses. An object that is looked into is pinned first: it cannot be unloaded meanwhile, and an object
-//! in which a thread pool is found stays pinned for the life of the process, whatever the program does with
-//! `dlclose`, so that no function pointer into it dangles.
+//! Inside the callback of `dl_iterate_phdr` the dynamic loader's lock is held, so the callback only copies
+//! names and addresses. An object that is looked into is pinned first: it cannot be unloaded meanwhile, and
+//! an object in which a thread pool is found stays pinned for the life of the process, whatever the program
+//! does with `dlclose`, so that no function pointer into it dangles.
 
 use super::elf::{Dyn, Symbols};
 use libloading::os::unix::Library;
@@ -37,12 +37,13 @@ impl Loaded {
 
     /// Whether there is a file behind it (the kernel's own object has none).
     fn is_file(&self) -> bool {
-        self.dynamic != 0 && !self.file_name().starts_with("linux-")
+        let name = self.name.to_bytes();
+        let is_kernels = name.starts_with(b"linux-") && !name.contains(&b'/');
+        self.dynamic != 0 && !is_kernels
     }
 }
 
 /// Asks the loader for its counts, without walking over its objects.
-#[cfg(target_os = "linux")]
 pub fn generation() -> Generation {
     unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
         // SAFETY: the loader passes a valid description, and `out` is the variable below.
@@ -58,11 +59,10 @@ pub fn generation() -> Generation {
 }
 
 /// Lists the objects that are loaded now.
-#[cfg(target_os = "linux")]
 pub fn loaded() -> Vec<Loaded> {
     unsafe extern "C" fn copy(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a valid description, whose name and headers hold during this call, and `out`
-        // is the vector below.
+        // SAFETY: the loader passes a valid description, whose name and headers hold during this call, and
+        // `out` is the vector below.
         unsafe {
             let info = &*info;
             let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
@@ -100,7 +100,6 @@ impl Object {
     /// Pins a listed object and finds its symbols. `None` if it has gone meanwhile, or has no symbols.
     ///
     /// Takes the dynamic loader's lock: call it without holding one of ours.
-    #[cfg(target_os = "linux")]
     pub fn open(loaded: &Loaded) -> Option<Object> {
         use std::os::unix::ffi::OsStrExt;
         let is_program = loaded.name.is_empty();
@@ -108,9 +107,8 @@ impl Object {
         let library = if is_program {
             Library::this()
         } else {
-            const RTLD_NOLOAD: c_int = libc::RTLD_NOLOAD;
             // SAFETY: the object is loaded already, so no initialiser runs; if it is not, nothing is loaded.
-            unsafe { Library::open(Some(name), libc::RTLD_LAZY | RTLD_NOLOAD) }.ok()?
+            unsafe { Library::open(Some(name), libc::RTLD_LAZY | libc::RTLD_NOLOAD) }.ok()?
         };
         let library = still_at(loaded.base, library)?;
         // SAFETY: the loader listed this dynamic table for this base, the object at this base is pinned by
@@ -142,16 +140,22 @@ impl Object {
     /// `F` is the type of that function's pointer, and the result is used only while this value lives.
     pub unsafe fn own<F: Copy>(&self, name: &str) -> Option<F> {
         // SAFETY: the caller vouches for the type.
-        if self.defines(name) { unsafe { self.bound(name) } } else { None }
+        if self.defines(name) { unsafe { look_up(&self.library, name) } } else { None }
     }
 
-    /// The address of a function of this object or of what it depends on.
+    /// The address of the function that the object's calls of this name go to: its own; or the one in global
+    /// scope (the program, what it links, what was loaded with RTLD_GLOBAL), which the loader looks through
+    /// first; or that of a library it depends on.
     ///
     /// # Safety
     /// As for [`Object::own`].
     pub unsafe fn bound<F: Copy>(&self, name: &str) -> Option<F> {
         // SAFETY: the caller vouches for the type.
-        unsafe { self.library.get::<F>(name.as_bytes()) }.ok().map(|function| *function)
+        unsafe {
+            self.own(name)
+                .or_else(|| look_up(&Library::this(), name))
+                .or_else(|| look_up(&self.library, name))
+        }
     }
 
     /// Which of the known file name prefixes it has, or else the name up to its first dot. A link such as
@@ -166,9 +170,18 @@ impl Object {
     }
 }
 
-/// The same handle, if the object that it pins lies at `base`: between listing and pinning a library may have been
-/// replaced by another one of the same name.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+/// What `dlsym` finds in a library and in what it depends on.
+///
+/// # Safety
+/// As for [`Object::own`].
+unsafe fn look_up<F: Copy>(library: &Library, name: &str) -> Option<F> {
+    // SAFETY: the caller vouches for the type.
+    unsafe { library.get::<F>(name.as_bytes()) }.ok().map(|function| *function)
+}
+
+/// The same handle, if the object that it pins lies at `base`: between listing and pinning a library may have
+/// been replaced by another one of the same name.
+#[cfg(target_env = "gnu")]
 fn still_at(base: usize, library: Library) -> Option<Library> {
     let handle = library.into_raw();
     let mut link_map: *const usize = std::ptr::null();
@@ -181,37 +194,12 @@ fn still_at(base: usize, library: Library) -> Option<Library> {
 }
 
 /// musl never unloads an object, so none can have been replaced.
-#[cfg(all(target_os = "linux", not(target_env = "gnu")))]
+#[cfg(not(target_env = "gnu"))]
 fn still_at(_base: usize, library: Library) -> Option<Library> {
     Some(library)
 }
 
-/// Elsewhere nothing is found yet, so that only registered pools are limited.
-#[cfg(not(target_os = "linux"))]
-mod elsewhere {
-    use super::{Generation, Loaded, Object};
-
-    /// Never changes.
-    pub fn generation() -> Generation {
-        Generation { loads: 0, unloads: 0 }
-    }
-
-    /// Lists nothing.
-    pub fn loaded() -> Vec<Loaded> {
-        Vec::new()
-    }
-
-    impl Object {
-        /// Opens nothing.
-        pub fn open(_loaded: &Loaded) -> Option<Object> {
-            None
-        }
-    }
-}
-#[cfg(not(target_os = "linux"))]
-pub use elsewhere::{generation, loaded};
-
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,8 +1,9 @@
-//! FlexiBLAS: a front that sends every call to a backend library, which can be switched while the program runs.
+//! FlexiBLAS: a front that sends every call to a backend library, which can be switched while the program
+//! runs.
 //!
-//! It exports the setters of OpenBLAS, MKL and BLIS as aliases of its own, so it has to be recognised before them.
-//! Its setter only forwards to the backend of the moment. The backend is a loaded object like any other, found and
-//! limited as itself; the front is listed and left alone.
+//! It exports the setters of OpenBLAS, MKL and BLIS as aliases of its own, so it has to be recognised before
+//! them. Its setter only forwards to the backend of the moment. The backend is a loaded object like any
+//! other, found and limited as itself; the front is listed and left alone.
 
 use super::find::Object;
 use super::pool::{Get, Knob, Pool, Reach, Saved};

@@ -1,9 +1,9 @@
 //! Who asked for what: the one place that sets counts which a whole process shares.
 //!
-//! Scopes that each saved and restored such a count by themselves would, where they overlap, restore each other's
-//! limits. Here every scope and every map enters a request instead. While there are requests, a count is the
-//! smallest that any of them allows; the count before the first of them comes back after the last, in whatever order
-//! they end, unless somebody else has changed it meanwhile.
+//! Scopes that each saved and restored such a count by themselves would, where they overlap, restore each
+//! other's limits. Here every scope and every map enters a request instead. While there are requests, a count
+//! is the smallest that any of them allows; the count before the first of them comes back after the last, in
+//! whatever order they end, unless somebody else has changed it meanwhile.
 
 use super::Limit;
 use super::loaded;
@@ -62,6 +62,7 @@ fn this_thread() -> u64 {
 
 /// The process-wide half of a limit, in force until it is dropped, on any thread.
 #[derive(Debug)]
+#[must_use = "the limit ends when this is dropped"]
 pub struct ProcessLimit {
     id: u64,
 }
@@ -103,9 +104,9 @@ pub fn settle(pools: &[Arc<Pool>]) {
     shared().filter(|pool| pool.object.is_none()).for_each(settle_registered);
 }
 
-/// The same for a registered pool, whose functions are called without the lock. The thread that has begun goes on
-/// until nothing is left to do; another one that comes meanwhile leaves its request to it and does not wait, because
-/// the user's function may itself be what that other thread is in.
+/// The same for a registered pool, whose functions are called without the lock. The thread that has begun
+/// goes on until nothing is left to do; another one that comes meanwhile leaves its request to it and does
+/// not wait, because the user's function may itself be what that other thread is in.
 fn settle_registered(pool: &Arc<Pool>) {
     let is_this = |other: &Arc<Pool>| Arc::ptr_eq(other, pool);
     {
@@ -212,8 +213,8 @@ impl Ledger {
         allowed
     }
 
-    /// For a fork child: threads that are not there any more want nothing. The counts themselves are left as they
-    /// are until the next request comes or goes, since setting one may start threads.
+    /// For a fork child: threads that are not there any more want nothing. The counts themselves are left as
+    /// they are until the next request comes or goes, since setting one may start threads.
     pub fn keep_only_this_thread(&mut self) {
         let thread = this_thread();
         self.requests.retain(|request| request.thread == thread);
@@ -237,7 +238,9 @@ impl Allowed {
     /// The count for a pool that had `baseline`: only exact limits raise it.
     fn of(self, baseline: i32) -> i32 {
         let count = self.exact.unwrap_or(baseline);
-        self.cap.map_or(count, |cap| cap.min(count))
+        let count = self.cap.map_or(count, |cap| cap.min(count));
+        // A count that cannot be told could not be put back either.
+        if baseline > 0 { count } else { baseline }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The pools that are known, looked for again whenever an object has been loaded or unloaded.
 //!
-//! A pool that was found stays: its object is pinned. So the list only grows, and asking for it while nothing has
-//! changed costs one question to the loader and one lock.
+//! A pool that was found stays: its object is pinned. So the list only grows, and asking for it while nothing
+//! has changed costs one question to the loader and one lock.
 
 use super::find::{self, Generation, Loaded, Object};
 use super::pool::Pool;
@@ -89,8 +89,8 @@ fn pools_in(object: &Arc<Object>, loaded: &[Loaded]) -> Vec<Pool> {
     found.into_iter().flatten().collect()
 }
 
-/// Adds what is new. Another thread may have found the same meanwhile: a library of one family at one base is one
-/// pool. One that has woken up replaces its sleeping self.
+/// Adds what is new. Another thread may have found the same meanwhile: a library of one family at one base is
+/// one pool. One that has woken up replaces its sleeping self.
 fn merge(known: &Pools, found: Vec<Pool>) -> Pools {
     let mut pools = known.to_vec();
     for new in found {

@@ -1,8 +1,9 @@
 //! Intel MKL, by its mixed-case C functions (the lower-case twins take pointers).
 //!
-//! The count of a thread outranks that of the process, and 0 is its "unset": the setter returns what was there, and
-//! exactly that is put back. The first call into `libmkl_rt` makes it choose and load its layers, after which the
-//! program can no longer choose: as long as `libmkl_core` is not loaded, MKL is reported as asleep and left alone.
+//! The count of a thread outranks that of the process, and 0 is its "unset": the setter returns what was
+//! there, and exactly that is put back. The first call into `libmkl_rt` makes it choose and load its layers,
+//! after which the program can no longer choose: as long as `libmkl_core` is not loaded, MKL is reported as
+//! asleep and left alone.
 
 use super::find::{Loaded, Object};
 use super::pool::{Get, Knob, Pool, Reach, ReadOnly, Saved};
@@ -40,8 +41,8 @@ impl Knob for Mkl {
 
 /// The MKL that `object` is, or has linked into it; `loaded` lists all objects of the process.
 pub fn find(object: &Arc<Object>, loaded: &[Loaded]) -> Option<Pool> {
-    // SAFETY: these are the functions' types in mkl.h, also in builds with 64-bit integers. Pools keep their objects
-    // pinned.
+    // SAFETY: these are the functions' types in mkl.h, also in builds with 64-bit integers. Pools keep their
+    // objects pinned.
     let mkl = unsafe {
         Mkl { get: object.own("MKL_Get_Max_Threads")?, set_local: object.own("MKL_Set_Num_Threads_Local")? }
     };
@@ -66,7 +67,8 @@ fn version(object: &Object) -> Option<String> {
     // SAFETY: the function's type in mkl.h.
     let ask = unsafe { object.own::<unsafe extern "C" fn(*mut c_char, c_int)>("MKL_Get_Version_String") }?;
     let mut text = [0u8; 256];
-    // SAFETY: the library is pinned and awake, and writes no more than the size it is told: the last byte stays 0.
+    // SAFETY: the library is pinned and awake, and writes no more than the size it is told: the last byte
+    // stays 0.
     unsafe { ask(text.as_mut_ptr().cast(), text.len() as c_int - 1) };
     let text = CStr::from_bytes_until_nul(&text).ok()?.to_str().ok()?;
     Some(text.split_once("Version ")?.1.split_whitespace().next()?.to_owned())

@@ -1,18 +1,20 @@
-//! Native thread pools of this process - OpenBLAS, MKL, BLIS, OpenMP runtimes, oneTBB, registered ones - and limits
-//! on the threads they use.
+//! Native thread pools of this process - OpenBLAS, MKL, BLIS, OpenMP runtimes, oneTBB, registered ones - and
+//! limits on the threads they use.
 //!
-//! A pool's count reaches as far as its library makes it ([`PoolInfo::scope`]), so a limit has two halves. The
-//! *thread* half is set on every thread that works and put back on the same thread ([`enter_thread`]). The *process*
-//! half is asked for once, in a ledger that counts requests ([`enter_process`]). [`push`] opens both for a scope of
-//! the calling thread.
+//! A pool's count reaches as far as its library makes it ([`PoolInfo::scope`]), so a limit has two halves.
+//! The *thread* half is set on every thread that works and put back on the same thread ([`enter_thread`]).
+//! The *process* half is asked for once, in a ledger that counts requests ([`enter_process`]). [`push`] opens
+//! both for a scope of the calling thread.
 //!
-//! Libraries are found by the functions they define themselves, whatever their files are called, and looked for
-//! again when something has been loaded. A library in which a pool was found stays loaded for the life of the process.
-//! One that is loaded while a limit is in force comes under it when the next limit begins.
+//! Libraries are found by the functions they define themselves, whatever their files are called, and looked
+//! for again when something has been loaded. A library in which a pool was found stays loaded for the life of
+//! the process. One that is loaded while a limit is in force comes under it when the next limit begins.
 
 mod blis;
 mod custom;
+#[cfg(target_os = "linux")]
 mod elf;
+#[cfg_attr(not(target_os = "linux"), path = "find_nothing.rs")]
 mod find;
 mod flexiblas;
 mod ledger;
@@ -60,18 +62,19 @@ fn api_number(name: &str) -> Result<u32> {
 pub struct Limit {
     /// Threads of each pool, the calling one included; at least 1.
     pub threads: i32,
-    /// True where the user named the number: then it may also raise a count. False for a cap, which never raises
-    /// the count in force.
+    /// True where the user named the number: then it may also raise a count. False for a cap, which never
+    /// raises the count in force.
     pub exact: bool,
 }
 
-/// The process-wide half of a map's limit: entered once, held for the whole map, ended by dropping it on any thread.
+/// The process-wide half of a map's limit: entered once, held for the whole map, ended by dropping it on any
+/// thread.
 pub fn enter_process(limit: Limit) -> ProcessLimit {
     ledger::request(limit.sane(), 0, false)
 }
 
-/// The per-thread half of a map's limit: entered on each worker thread, ended by dropping it on the same thread.
-/// Limits nest.
+/// The per-thread half of a map's limit: entered on each worker thread, ended by dropping it on the same
+/// thread. Limits nest.
 pub fn enter_thread(limit: Limit) -> ThreadLimit {
     ThreadLimit::enter(limit.sane(), 0)
 }
@@ -127,8 +130,9 @@ impl Drop for ForkGuard {
     }
 }
 
-/// Takes every lock of this room, so that a forked child finds them free: to be called before a fork and dropped in
-/// parent and child, on the thread that forks. In the child, requests of the parent's other threads are forgotten.
+/// Takes every lock of this room, so that a forked child finds them free: to be called before a fork and
+/// dropped in parent and child, on the thread that forks. In the child, requests of the parent's other
+/// threads are forgotten.
 pub fn fork_guard() -> impl Sized + 'static {
     ForkGuard { pid: std::process::id(), _known: loaded::lock(), ledger: ledger::lock() }
 }

@@ -1,15 +1,16 @@
-//! OpenBLAS, under whatever names it was built: `openblas_get_num_threads`, `scipy_openblas_get_num_threads64_`, ...
+//! OpenBLAS, under whatever names it was built: `openblas_get_num_threads`,
+//! `scipy_openblas_get_num_threads64_`, ...
 //!
-//! A build with its own threads has one pool for the whole process. A build on OpenMP takes its count from the
-//! OpenMP runtime it is bound to, thread by thread; what its own setter does there changed several times:
+//! A build with its own threads has one pool for the whole process. A build on OpenMP takes its count from
+//! the OpenMP runtime it is bound to, thread by thread; what its own setter does there changed several times:
 //!
-//! | version           | the next BLAS call uses                                            | set through      |
-//! |-------------------|--------------------------------------------------------------------|------------------|
-//! | up to 0.3.20      | 1 if its own count is 1, else the calling thread's OpenMP count    | its own setter   |
-//! | 0.3.21            | the calling thread's OpenMP count                                  | OpenMP           |
-//! | 0.3.22, 0.3.23    | its own count                                                      | its own setter   |
-//! | 0.3.24 to 0.3.33  | the calling thread's OpenMP count (its own setter does nothing)    | OpenMP           |
-//! | 0.3.34 and later  | the smaller of the two                                             | OpenMP           |
+//! | version          | the next BLAS call uses                                         | set through    |
+//! |------------------|-----------------------------------------------------------------|----------------|
+//! | up to 0.3.20     | 1 if its own count is 1, else the calling thread's OpenMP count | its own setter |
+//! | 0.3.21           | the calling thread's OpenMP count                               | OpenMP         |
+//! | 0.3.22, 0.3.23   | its own count                                                   | its own setter |
+//! | 0.3.24 to 0.3.33 | the calling thread's OpenMP count (its own setter is idle)      | OpenMP         |
+//! | 0.3.34 and later | the smaller of the two                                          | OpenMP         |
 
 use super::find::Object;
 use super::ledger;
@@ -86,8 +87,8 @@ impl Knob for OwnCount {
     }
 }
 
-/// Own setter of an old OpenMP build, which also changes the OpenMP count of whatever thread calls it: that count is
-/// the thread's own business, so it is put back.
+/// Own setter of an old OpenMP build, which also changes the OpenMP count of whatever thread calls it: that
+/// count is the thread's own business, so it is put back.
 struct OwnCountAside {
     own: OwnCount,
     openmp: Openmp,
@@ -139,8 +140,8 @@ impl Knob for Bounded {
 /// The OpenBLAS that `object` is, or has linked into it.
 pub fn find(object: &Arc<Object>) -> Option<Pool> {
     let names = Names::of(object)?;
-    // SAFETY: these are the functions' types in every version, whatever their affixes; `openblas_get_parallel` is
-    // `int(void)` too. Pools keep their objects pinned.
+    // SAFETY: these are the functions' types in every version, whatever their affixes;
+    // `openblas_get_parallel` is `int(void)` too. Pools keep their objects pinned.
     let (own, parallel) = unsafe {
         let get = names.function::<Get>(object, "openblas_get_num_threads")?;
         let set = names.function::<Set>(object, "openblas_set_num_threads");

@@ -1,7 +1,7 @@
 //! OpenMP runtimes: libgomp, LLVM's libomp, Intel's libiomp5.
 //!
-//! The count is an "internal control variable" of the calling thread. A thread that the program starts begins with
-//! the environment's value, never with the main thread's, so a limit has to be set on every worker.
+//! The count is an "internal control variable" of the calling thread. A thread that the program starts begins
+//! with the environment's value, never with the main thread's, so a limit has to be set on every worker.
 
 use super::find::Object;
 use super::pool::{Get, Knob, Pool, Reach, Saved, Set};
@@ -17,8 +17,8 @@ pub struct Openmp {
 impl Openmp {
     /// The runtime that calls from `object` go to: its own, or the one it depends on.
     pub fn bound_to(object: &Object) -> Option<Openmp> {
-        // SAFETY: these are the types that the OpenMP standard gives, and pools keep their objects pinned; pinning an
-        // object keeps what it depends on.
+        // SAFETY: these are the types that the OpenMP standard gives. The object that defines them is a pool
+        // of its own, and pools keep their objects pinned.
         unsafe {
             Some(Openmp {
                 get: object.bound("omp_get_max_threads")?,

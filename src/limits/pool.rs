@@ -32,7 +32,8 @@ impl Reach {
     }
 }
 
-/// What a knob needs to be put back. "Unset" is a state of its own in some libraries, so a count is not enough.
+/// What a knob needs to be put back. "Unset" is a state of its own in some libraries, so a count is not
+/// enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Saved {
     /// The count it had, or the library's own word for "unset".
@@ -108,8 +109,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of the library `object`, with nothing known about it but its knob. `prefixes` are the file names that
-    /// the family is known by.
+    /// A pool of the library `object`, with nothing known about it but its knob. `prefixes` are the file
+    /// names that the family is known by.
     pub fn of(
         object: &Arc<Object>,
         user_api: u32,

@@ -27,16 +27,17 @@ impl Drop for Scopes {
 
 thread_local!(static SCOPES: RefCell<Scopes> = RefCell::default());
 
-/// Works on this thread's scopes. What is taken out of them must be dropped outside: it may call the user's code.
+/// Works on this thread's scopes. What is taken out of them must be dropped outside: it may call the user's
+/// code.
 fn with_scopes<R>(work: impl FnOnce(&mut ScopeStack<Scope>) -> R) -> Result<R> {
     SCOPES
         .try_with(|scopes| work(&mut scopes.borrow_mut().0))
         .map_err(|_| Error::new(Status::ERR_SCOPE, "this thread is ending: it can hold no scope any more"))
 }
 
-/// Opens a scope on the calling thread in which the thread pools of `user_api` (a mask; 0 for all) use `limit`
-/// threads, more or fewer than before. Counts that the process shares are limited for all threads, to the smallest
-/// that any thread or map asks for. The token closes the scope, on this thread.
+/// Opens a scope on the calling thread in which the thread pools of `user_api` (a mask; 0 for all) use
+/// `limit` threads, more or fewer than before. Counts that the process shares are limited for all threads, to
+/// the smallest that any thread or map asks for. The token closes the scope, on this thread.
 ///
 /// Errors: `PB_ERR_INVALID_ARGUMENT` for a limit below 1 or unknown bits in `user_api`.
 pub fn push(limit: i32, user_api: u32) -> Result<Token> {
@@ -57,8 +58,8 @@ pub fn push(limit: i32, user_api: u32) -> Result<Token> {
 
 /// Closes the calling thread's innermost scope, which `token` must name, and puts back what it changed.
 ///
-/// Errors: `PB_ERR_SCOPE` if it is not the innermost, is closed already, or belongs to another thread; nothing is
-/// changed then.
+/// Errors: `PB_ERR_SCOPE` if it is not the innermost, is closed already, or belongs to another thread;
+/// nothing is changed then.
 pub fn pop(token: Token) -> Result<()> {
     pop_above(token, 0)
 }

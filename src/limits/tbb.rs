@@ -1,7 +1,7 @@
 //! oneTBB: a `tbb::global_control` object of ours caps its parallelism while it lives.
 //!
-//! The smallest value of all live objects wins, so this can lower a count, never raise one, and it composes with
-//! objects that the program has made itself.
+//! The smallest value of all live objects wins, so this can lower a count, never raise one, and it composes
+//! with objects that the program has made itself.
 
 use super::find::Object;
 use super::pool::{Knob, Pool, Reach, Saved};
@@ -40,7 +40,8 @@ impl Tbb {
         }
         let old = self.ours.swap(new, Ordering::AcqRel);
         if !old.is_null() {
-            // SAFETY: `old` comes from `Box::into_raw` in `set`, was created above, and whoever swaps it out owns it.
+            // SAFETY: `old` comes from `Box::into_raw` in `set`, was created above, and whoever swaps it out
+            // owns it.
             unsafe {
                 (self.destroy)(old);
                 drop(Box::from_raw(old));
@@ -78,8 +79,8 @@ impl Knob for Tbb {
 
 /// The oneTBB that `object` is.
 pub fn find(object: &Arc<Object>) -> Option<Pool> {
-    // SAFETY: the types of r1::create, r1::destroy and r1::global_control_active_value, whose names are mangled
-    // here; a C++ reference is passed as an address. Pools keep their objects pinned.
+    // SAFETY: the types of r1::create, r1::destroy and r1::global_control_active_value, whose names are
+    // mangled here; a C++ reference is passed as an address. Pools keep their objects pinned.
     let tbb = unsafe {
         Tbb {
             active_value: object.own("_ZN3tbb6detail2r127global_control_active_valueEi")?,

@@ -6,8 +6,8 @@ use super::pool::{Pool, Reach, Saved};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// The per-thread half of a limit. Dropping it, on the thread that entered it, puts everything back as it was: a
-/// count that code inside has changed by itself as well, so that a worker thread carries nothing to its next task.
+/// The per-thread half of a limit. Dropping it, on the thread that entered it, puts every count that it
+/// lowered or raised back to what was there before, even if code inside has set it once more.
 #[must_use = "the limit ends when this is dropped"]
 pub struct ThreadLimit {
     changed: Vec<(Arc<Pool>, Saved)>,
@@ -39,7 +39,8 @@ impl ThreadLimit {
 
 impl Drop for ThreadLimit {
     fn drop(&mut self) {
-        // Two pools may share a count, as OpenBLAS on OpenMP does with its runtime: the first one saved what was there.
+        // Two pools may share a count, as OpenBLAS on OpenMP does with its runtime: the first one saved what
+        // was there.
         for (pool, saved) in self.changed.drain(..).rev() {
             pool.knob.restore(saved);
         }

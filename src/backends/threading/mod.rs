@@ -6,6 +6,7 @@
 //! threads that run its own items, and from those to maps inside their items: a tree, which cannot deadlock, however
 //! deep maps nest and however few threads there are.
 
+mod bell;
 mod gate;
 mod pool;
 

@@ -1,31 +1,22 @@
 //! The pool: threads that wait for a place in somebody's map.
 //!
 //! What is queued is never an item but a ticket: "this call has places", or a submitted job to drive. Tickets travel
-//! by crossbeam-deque: a pool thread pushes to its own deque, others to the injector, and whoever is idle steals.
-//!
-//! `wanted` counts places that are offered and not taken, `idle` threads that hold no ticket. Who offers raises
-//! `wanted` first, then queues the ticket, then looks (under the lock) whether there are fewer idle threads than
-//! wanted places, and starts the missing ones: so every place has a thread that will look for it, whatever the others
-//! are busy with. A thread sleeps only after it has seen `wanted` at 0 under the lock, and who offers notifies under
-//! the same lock after raising it: no wake-up is lost.
+//! by crossbeam-deque: a pool thread pushes to its own deque, others to the injector, and whoever is idle steals. When
+//! to wake, start and end threads is decided in `bell.rs`.
 
+use super::bell::Bell;
 use super::gate::Gate;
 use crate::job::Job;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// More threads than this are never started; maps then run with fewer helpers.
 const MAX_THREADS: usize = 1024;
 /// What main threads usually have; untouched pages cost nothing.
 const STACK_BYTES: usize = 8 << 20;
-/// A thread beyond one for each CPU ends after this long without work.
-const SPARE_IDLE: Duration = Duration::from_secs(5);
-/// Looks for work before sleeping: a few microseconds, so that calls in quick succession find their helpers awake.
-const LOOKS_BEFORE_SLEEP: u32 = 200;
 
 static POOL: Mutex<Option<Arc<Pool>>> = Mutex::new(None);
 /// Forks that this process is a child of, counted in the child.
@@ -54,21 +45,9 @@ pub(super) struct Call {
 struct Pool {
     injector: Injector<Ticket>,
     stealers: RwLock<Vec<(usize, Stealer<Ticket>)>>,
-    wanted: AtomicIsize,
-    idle: AtomicIsize,
-    threads: Mutex<Threads>,
-    work: Condvar,
-    /// Threads that stay when idle.
-    keep: usize,
-}
-
-#[derive(Default)]
-struct Threads {
-    alive: usize,
-    asleep: usize,
-    started: usize,
-    ending: bool,
-    handles: Vec<JoinHandle<()>>,
+    bell: Bell,
+    started: AtomicUsize,
+    handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,11 +60,9 @@ fn current() -> Arc<Pool> {
         Arc::new(Pool {
             injector: Injector::new(),
             stealers: RwLock::default(),
-            wanted: AtomicIsize::new(0),
-            idle: AtomicIsize::new(0),
-            threads: Mutex::default(),
-            work: Condvar::new(),
-            keep: usize::try_from(crate::cpu::count()).unwrap_or(1),
+            bell: Bell::new(usize::try_from(crate::cpu::count()).unwrap_or(1)),
+            started: AtomicUsize::new(0),
+            handles: Mutex::default(),
         })
     })
     .clone()
@@ -109,7 +86,7 @@ impl Call {
     /// Takes back the places that are left and waits for the helpers inside; false in a forked child.
     pub(super) fn join(&self) -> bool {
         let left = self.places.swap(0, Ordering::Relaxed);
-        self.pool.wanted.fetch_sub(left as isize, Ordering::Relaxed);
+        self.pool.bell.unwant(left);
         self.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
     }
 
@@ -123,20 +100,9 @@ impl Call {
 
 impl Pool {
     fn queue(self: &Arc<Self>, ticket: Ticket, places: usize) {
-        self.wanted.fetch_add(places as isize, Ordering::SeqCst);
+        self.bell.want(places);
         self.push(ticket);
-        let mut threads = lock(&self.threads);
-        let short = self.wanted.load(Ordering::SeqCst) - self.idle.load(Ordering::SeqCst);
-        for _ in 0..short.max(0) {
-            if !self.start_thread(&mut threads) {
-                break;
-            }
-        }
-        match (places, threads.asleep) {
-            (_, 0) => {}
-            (1, _) => self.work.notify_one(),
-            _ => self.work.notify_all(),
-        }
+        self.bell.ring(places, |alive| alive < MAX_THREADS && self.start_thread());
     }
 
     fn push(self: &Arc<Self>, ticket: Ticket) {
@@ -151,20 +117,15 @@ impl Pool {
         ticket.into_iter().for_each(|ticket| self.injector.push(ticket));
     }
 
-    /// Starts a thread, which counts as idle from here on. False if the system refuses or there are enough.
-    fn start_thread(self: &Arc<Self>, threads: &mut Threads) -> bool {
-        if threads.alive >= MAX_THREADS {
-            return false;
-        }
-        let number = threads.started;
+    /// Starts a thread; false if the system refuses.
+    fn start_thread(self: &Arc<Self>) -> bool {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
         let pool = self.clone();
         let builder = std::thread::Builder::new().name(format!("pb-{number}")).stack_size(STACK_BYTES);
         let Ok(handle) = builder.spawn(move || pool.live(number)) else { return false };
-        threads.started += 1;
-        threads.alive += 1;
-        threads.handles.retain(|handle| !handle.is_finished());
-        threads.handles.push(handle);
-        self.idle.fetch_add(1, Ordering::SeqCst);
+        let mut handles = lock(&self.handles);
+        handles.retain(|handle| !handle.is_finished());
+        handles.push(handle);
         true
     }
 
@@ -175,7 +136,7 @@ impl Pool {
         OWN.with(|own| own.replace(Some((self.clone(), deque))));
         // A panic here would leave a call waiting for ever: better a core dump that names the place.
         let guard = AbortOnUnwind;
-        while self.wait_for_work() {
+        while self.bell.wait() {
             match self.find(number) {
                 Some(ticket) => self.serve(ticket),
                 // On its way from one deque to another.
@@ -185,42 +146,6 @@ impl Pool {
         std::mem::forget(guard);
         OWN.with(RefCell::take);
         self.stealers.write().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != number);
-    }
-
-    /// Sleeps until there is work; false when the thread should end.
-    fn wait_for_work(&self) -> bool {
-        for _ in 0..LOOKS_BEFORE_SLEEP {
-            if self.wanted.load(Ordering::Relaxed) > 0 {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        let mut threads = lock(&self.threads);
-        loop {
-            if self.wanted.load(Ordering::SeqCst) > 0 {
-                return true;
-            }
-            let spare = threads.alive > self.keep;
-            threads.asleep += 1;
-            let timed_out = if threads.ending {
-                true
-            } else if spare {
-                let (guard, wait) =
-                    self.work.wait_timeout(threads, SPARE_IDLE).unwrap_or_else(PoisonError::into_inner);
-                threads = guard;
-                wait.timed_out()
-            } else {
-                threads = self.work.wait(threads).unwrap_or_else(PoisonError::into_inner);
-                false
-            };
-            threads.asleep -= 1;
-            if timed_out && self.wanted.load(Ordering::SeqCst) <= 0 {
-                threads.alive -= 1;
-                self.idle.fetch_sub(1, Ordering::SeqCst);
-                self.work.notify_all(); // `shutdown` may be waiting for the last idle thread
-                return false;
-            }
-        }
     }
 
     fn find(&self, number: usize) -> Option<Ticket> {
@@ -236,12 +161,12 @@ impl Pool {
     fn serve(self: &Arc<Self>, ticket: Ticket) {
         match ticket {
             Ticket::Run(work) => {
-                self.take(1);
+                self.bell.take();
                 work();
             }
             Ticket::Help(call) => {
                 let Some(left) = call.take_place() else { return };
-                self.take(1);
+                self.bell.take();
                 if left > 0 {
                     self.push(Ticket::Help(call.clone()));
                 }
@@ -251,14 +176,7 @@ impl Pool {
                 }
             }
         }
-        self.idle.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// This thread takes a place: first no longer idle, then the place no longer wanted, so that who compares the two
-    /// in between starts a thread too many rather than one too few.
-    fn take(&self, places: isize) {
-        self.idle.fetch_sub(1, Ordering::SeqCst);
-        self.wanted.fetch_sub(places, Ordering::SeqCst);
+        self.bell.idle_again();
     }
 }
 
@@ -284,21 +202,10 @@ impl Drop for AbortOnUnwind {
 /// call starts a new pool.
 pub fn shutdown() {
     let Some(pool) = lock(&POOL).take() else { return };
-    let mut threads = lock(&pool.threads);
-    threads.ending = true;
-    pool.work.notify_all();
-    while pool.idle.load(Ordering::SeqCst) > 0 {
-        threads = pool
-            .work
-            .wait_timeout(threads, Duration::from_millis(50))
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
-    }
-    let handles = std::mem::take(&mut threads.handles);
-    let alive = threads.alive;
-    drop(threads);
-    // With a task still running, its thread cannot be told from the others: they end on their own.
-    if alive == 0 {
+    let all_ended = pool.bell.end();
+    let handles = std::mem::take(&mut *lock(&pool.handles));
+    // While a task runs its thread cannot be told from the others: they end on their own then.
+    if all_ended {
         handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 }

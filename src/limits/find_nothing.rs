@@ -1,0 +1,82 @@
+//! Stands in for `find` where the loaded objects are not looked through yet: no library is found, and limits
+//! apply to registered pools alone.
+
+use std::path::PathBuf;
+
+/// Never changes here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Always 0.
+    pub unloads: u64,
+}
+
+/// One loaded object; there is none.
+pub struct Loaded {
+    /// Where it lies.
+    pub base: usize,
+}
+
+impl Loaded {
+    /// The last part of its name.
+    pub fn file_name(&self) -> String {
+        String::new()
+    }
+}
+
+/// The same at each call.
+pub fn generation() -> Generation {
+    Generation { unloads: 0 }
+}
+
+/// Lists nothing.
+pub fn loaded() -> Vec<Loaded> {
+    Vec::new()
+}
+
+/// A loaded object that was looked into; there is none.
+pub struct Object {
+    /// Where it lies.
+    pub base: usize,
+    /// The name it was loaded by.
+    pub file_name: String,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+impl Object {
+    /// Opens nothing.
+    pub fn open(_loaded: &Loaded) -> Option<Object> {
+        None
+    }
+
+    /// Defines nothing.
+    pub fn defines(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Has no functions.
+    pub fn containing(&self, _part: &str) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    /// Finds nothing.
+    ///
+    /// # Safety
+    /// None needed.
+    pub unsafe fn own<F: Copy>(&self, _name: &str) -> Option<F> {
+        None
+    }
+
+    /// Finds nothing.
+    ///
+    /// # Safety
+    /// None needed.
+    pub unsafe fn bound<F: Copy>(&self, _name: &str) -> Option<F> {
+        None
+    }
+
+    /// Starts with nothing known.
+    pub fn prefix(&self, _known: &[&str]) -> String {
+        String::new()
+    }
+}
