@@ -8,8 +8,8 @@ using .ParallelBackend
 const tasks = dlopen(ARGS[1])
 const square_root, gram, until_flag = dlsym.(Ref(tasks), (:square_root, :gram, :until_flag))
 
-# Julia's own BLAS, called from native tasks.
-const blas = dlopen(BLAS.libblas)
+# Julia's own BLAS, called from native tasks. (From 1.7 on BLAS.libblas is a trampoline that has no count of threads.)
+const blas = dlopen(first(filter(file -> occursin("libopenblas", file), dllist())))
 blas_threads() = Int(ccall(dlsym(blas, BLAS.@blasfunc(openblas_get_num_threads)), Cint, ()))
 
 # tasks.h: gram_context

@@ -37,7 +37,7 @@ right(pb_map(normal_cdf, x))
 # R's own BLAS is seen; inside the tasks of two workers it keeps to its share of the CPUs, after them it is as before.
 blas <- function() subset(thread_pools(), user_api == "blas")
 print(blas()[c("internal_api", "version", "scope", "num_threads")], row.names = FALSE)
-stopifnot(nrow(blas()) >= 1)
+stopifnot("R uses a BLAS without threads (Debian: install libopenblas0-pthread)" = nrow(blas()) >= 1)
 before <- blas()$num_threads
 inside <- with_backend("threading", pb_map(native_task("blas_threads"), 1:8), n_jobs = 2L, inner_max_num_threads = 1L)
 stopifnot(inside == 1, blas()$num_threads == before)
