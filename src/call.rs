@@ -88,23 +88,20 @@ fn nested(opened: &Opened, level: i32, inner: Option<i32>) -> Result<Setting> {
     Ok(Setting { backend: Some(Chosen::Named(name)), n_jobs: None, inner })
 }
 
-fn prepare(request: Request) -> Result<Call> {
-    let snapshot = context::resolve()?;
+/// What the tasks of a call with `seats` workers find around them. `workers` is what it would have with items enough.
+fn surroundings(
+    snapshot: &Snapshot,
+    opened: &Opened,
+    workers: i32,
+    seats: usize,
+) -> Result<TaskSurroundings> {
     let place = &snapshot.place;
-    if place.depth >= MAX_DEPTH {
-        return Err(Error::new(
-            Status::ERR_UNSUPPORTED,
-            format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
-        ));
-    }
-    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
     let inner = snapshot.setting.inner;
     // A call with one worker runs on the caller's thread as a plain loop would: it changes nothing around its tasks.
     let alone = workers == 1 && opened.backend.shares_memory();
-    let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let level = if alone { place.level } else { place.level + 1 };
-    let around = Arc::new(TaskSurroundings {
-        setting: if alone { snapshot.setting } else { nested(&opened, level, inner)? },
+    Ok(TaskSurroundings {
+        setting: if alone { snapshot.setting.clone() } else { nested(opened, level, inner)? },
         backend_was_chosen: alone && snapshot.backend_was_chosen,
         level,
         budget: place.budget,
@@ -118,7 +115,52 @@ fn prepare(request: Request) -> Result<Call> {
             _ if limits::nothing_to_limit() => InnerLimit::None,
             None => InnerLimit::Share,
         },
-    });
+    })
+}
+
+/// What a map without options of its own would use on this thread, if it had items enough.
+pub struct Outlook {
+    /// The backend in force.
+    pub backend: Arc<str>,
+    /// Its workers.
+    pub workers: i32,
+    /// Threads of BLAS and OpenMP in the tasks of a worker, and how many workers have that number. Empty where the
+    /// map leaves the libraries as they are, or leaves them to the backend.
+    pub inner_limits: Vec<(i32, usize)>,
+}
+
+/// Says what a map would use under this thread's context, without running one.
+pub fn outlook() -> Result<Outlook> {
+    let snapshot = context::resolve()?;
+    let Choice { opened, workers } = choose(&snapshot, 0, Wishes::default())?;
+    let seats = usize::try_from(workers).unwrap_or(1);
+    let around = surroundings(&snapshot, &opened, workers, seats)?;
+    let threads = |seat| around.limit(seat).map(|limit| limit.threads);
+    // The first workers have the odd CPUs, so there are two numbers at most.
+    let (first, last) = (threads(0), threads(seats - 1));
+    let inner_limits = match (first, last) {
+        (Some(more), Some(less)) if more != less => {
+            let with_more = (0..seats).take_while(|seat| threads(*seat) == first).count();
+            vec![(more, with_more), (less, seats - with_more)]
+        }
+        (Some(same), _) => vec![(same, seats)],
+        (None, _) => Vec::new(),
+    };
+    Ok(Outlook { backend: opened.name.clone(), workers, inner_limits })
+}
+
+fn prepare(request: Request) -> Result<Call> {
+    let snapshot = context::resolve()?;
+    let place = &snapshot.place;
+    if place.depth >= MAX_DEPTH {
+        return Err(Error::new(
+            Status::ERR_UNSUPPORTED,
+            format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
+        ));
+    }
+    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
+    let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
+    let around = Arc::new(surroundings(&snapshot, &opened, workers, seats)?);
     let job = Job::new(Plan {
         task: request.task,
         n_items: request.n_items,

@@ -41,13 +41,29 @@ pub fn fill(setting: &mut Setting) -> Result<()> {
         setting.backend = backend()?;
     }
     if setting.n_jobs.is_none() {
-        setting.n_jobs =
-            number("PB_N_JOBS", |n| n != 0, "a number of workers, or negative as joblib counts; not 0")?;
+        setting.n_jobs = n_jobs()?;
     }
     if setting.inner.is_none() {
-        setting.inner = number("PB_INNER_MAX_NUM_THREADS", |n| n > 0, "a number of threads from 1 up")?;
+        setting.inner = inner()?;
     }
     Ok(())
+}
+
+const N_JOBS: &str = "PB_N_JOBS";
+const INNER: &str = "PB_INNER_MAX_NUM_THREADS";
+
+fn n_jobs() -> Result<Option<i32>> {
+    number(N_JOBS, |n| n != 0, "a number of workers, or negative as joblib counts; not 0")
+}
+
+fn inner() -> Result<Option<i32>> {
+    number(INNER, |n| n > 0, "a number of threads from 1 up")
+}
+
+/// The variables of the environment that cannot be used as they are set, with the error that a map would end with.
+pub fn malformed_variables() -> Vec<(&'static str, Error)> {
+    let wrong = [(N_JOBS, n_jobs().err()), (INNER, inner().err())];
+    wrong.into_iter().filter_map(|(name, error)| Some((name, error?))).collect()
 }
 
 /// An environment variable, read anew at every call; empty is unset. What is not UTF-8 is wrong for all of them, and

@@ -9,7 +9,7 @@ mod defaults;
 mod task;
 
 pub use budget::{normalise, share};
-pub use defaults::{forget_backend, fork_guard, make_default, set_default};
+pub use defaults::{forget_backend, fork_guard, make_default, malformed_variables, set_default};
 pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
 
 use crate::backends::OpenRequest;

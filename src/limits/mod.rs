@@ -18,6 +18,7 @@ mod elf;
 mod find;
 mod flexiblas;
 mod ledger;
+mod load;
 mod loaded;
 mod mkl;
 mod openblas;
@@ -29,6 +30,7 @@ mod thread;
 
 pub use custom::{CustomPool, register};
 pub use ledger::ProcessLimit;
+pub use load::load;
 pub use scope::{close_above, open_scopes, pop, pop_above, push};
 pub use thread::ThreadLimit;
 
