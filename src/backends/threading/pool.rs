@@ -42,11 +42,17 @@ enum Ticket {
 }
 
 /// A map that wants helpers.
-pub(super) struct Call {
+struct Call {
     job: Arc<Job>,
     gate: Gate,
     /// Places not taken yet. Only the thread that lowers it may lower the pool's `wanted` by as much.
     places: AtomicUsize,
+}
+
+/// The caller's end of a call. The pool belongs here, not to the call: a ticket that nobody came for stays in the
+/// pool's queue, and must not keep the pool that keeps it.
+pub(super) struct Offer {
+    call: Arc<Call>,
     pool: Arc<Pool>,
     forks: u32,
 }
@@ -92,12 +98,12 @@ fn current() -> Arc<Pool> {
 }
 
 /// Offers places in a job to the pool's threads.
-pub(super) fn offer(job: Arc<Job>, places: usize) -> Arc<Call> {
+pub(super) fn offer(job: Arc<Job>, places: usize) -> Offer {
     let pool = current();
     let forks = FORKS.load(Ordering::Relaxed);
-    let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places), pool, forks });
-    call.pool.queue(Ticket::Help(call.clone()), places);
-    call
+    let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places) });
+    pool.queue(Ticket::Help(call.clone()), places);
+    Offer { call, pool, forks }
 }
 
 /// Runs `work` on a pool thread.
@@ -105,14 +111,16 @@ pub fn spawn(work: impl FnOnce() + Send + 'static) {
     current().queue(Ticket::Run(Box::new(work)), 1);
 }
 
-impl Call {
+impl Offer {
     /// Takes back the places that are left and waits for the helpers inside; false in a forked child.
     pub(super) fn join(&self) -> bool {
-        let left = self.places.swap(0, Ordering::Relaxed);
+        let left = self.call.places.swap(0, Ordering::Relaxed);
         self.pool.wanted.fetch_sub(left as isize, Ordering::Relaxed);
-        self.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
+        self.call.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
     }
+}
 
+impl Call {
     /// Takes a place: how many are left after it, or `None` if there was none.
     fn take_place(&self) -> Option<usize> {
         let taken =
@@ -181,13 +189,17 @@ impl Pool {
                 // On its way from one deque to another.
                 None => std::thread::yield_now(),
             }
+            // Tickets of maps that were over before a helper came: each holds its job, so none is left lying.
+            while let Some(ticket) = self.find(number) {
+                self.serve(ticket);
+            }
         }
         std::mem::forget(guard);
         OWN.with(RefCell::take);
         self.stealers.write().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != number);
     }
 
-    /// Sleeps until there is work; false when the thread should end.
+    /// Sleeps until there is work, or was; false when the thread should end.
     fn wait_for_work(&self) -> bool {
         for _ in 0..LOOKS_BEFORE_SLEEP {
             if self.wanted.load(Ordering::Relaxed) > 0 {
@@ -196,31 +208,30 @@ impl Pool {
             std::hint::spin_loop();
         }
         let mut threads = lock(&self.threads);
-        loop {
-            if self.wanted.load(Ordering::SeqCst) > 0 {
-                return true;
-            }
-            let spare = threads.alive > self.keep;
-            threads.asleep += 1;
-            let timed_out = if threads.ending {
-                true
-            } else if spare {
-                let (guard, wait) =
-                    self.work.wait_timeout(threads, SPARE_IDLE).unwrap_or_else(PoisonError::into_inner);
-                threads = guard;
-                wait.timed_out()
-            } else {
-                threads = self.work.wait(threads).unwrap_or_else(PoisonError::into_inner);
-                false
-            };
-            threads.asleep -= 1;
-            if timed_out && self.wanted.load(Ordering::SeqCst) <= 0 {
-                threads.alive -= 1;
-                self.idle.fetch_sub(1, Ordering::SeqCst);
-                self.work.notify_all(); // `shutdown` may be waiting for the last idle thread
-                return false;
-            }
+        if self.wanted.load(Ordering::SeqCst) > 0 {
+            return true;
         }
+        let spare = threads.alive > self.keep;
+        threads.asleep += 1;
+        let timed_out = if threads.ending {
+            true
+        } else if spare {
+            let (guard, wait) =
+                self.work.wait_timeout(threads, SPARE_IDLE).unwrap_or_else(PoisonError::into_inner);
+            threads = guard;
+            wait.timed_out()
+        } else {
+            threads = self.work.wait(threads).unwrap_or_else(PoisonError::into_inner);
+            false
+        };
+        threads.asleep -= 1;
+        if !timed_out || self.wanted.load(Ordering::SeqCst) > 0 {
+            return true;
+        }
+        threads.alive -= 1;
+        self.idle.fetch_sub(1, Ordering::SeqCst);
+        self.work.notify_all(); // `shutdown` may be waiting for the last idle thread
+        false
     }
 
     fn find(&self, number: usize) -> Option<Ticket> {
