@@ -88,7 +88,8 @@ pub unsafe extern "C" fn pb_job_next(job: *mut pb_job, timeout_seconds: f64, ind
 }
 
 /// Has `notify(user)` called once, when the job is over: on the thread that ended it, or here and now if it is over. It
-/// may call any function of the library, `pb_job_free` of this job included.
+/// may call any function of the library, `pb_job_free` of this job included. `user` must live until then: `pb_job_free` does
+/// not wait for a callback.
 ///
 /// # Safety
 /// `job` was submitted and not freed; `notify` may be called from any thread.
@@ -113,7 +114,7 @@ pub unsafe extern "C" fn pb_job_notify(
 }
 
 /// Asks the job to stop: no further item starts, those that run see `pb_cancelled`. Returns at once; a job that is over
-/// stays as it ended.
+/// stays as it ended, and one whose items all finish all the same ends with PB_OK.
 ///
 /// # Safety
 /// `job` was submitted and not freed.
