@@ -14,7 +14,7 @@ use crate::job::Job;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicIsize, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ thread_local! {
 }
 
 enum Ticket {
-    Help(Arc<Call>),
+    /// Weak: a ticket that nobody took before its call ended must not keep the call, and so this pool, alive.
+    Help(Weak<Call>),
     Run(Box<dyn FnOnce() + Send>),
 }
 
@@ -96,7 +97,7 @@ pub(super) fn offer(job: Arc<Job>, places: usize) -> Arc<Call> {
     let pool = current();
     let forks = FORKS.load(Ordering::Relaxed);
     let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places), pool, forks });
-    call.pool.queue(Ticket::Help(call.clone()), places);
+    call.pool.queue(Ticket::Help(Arc::downgrade(&call)), places);
     call
 }
 
@@ -240,10 +241,11 @@ impl Pool {
                 work();
             }
             Ticket::Help(call) => {
+                let Some(call) = call.upgrade() else { return };
                 let Some(left) = call.take_place() else { return };
                 self.take(1);
                 if left > 0 {
-                    self.push(Ticket::Help(call.clone()));
+                    self.push(Ticket::Help(Arc::downgrade(&call)));
                 }
                 if call.gate.enter() {
                     call.job.work();
