@@ -173,6 +173,6 @@ fn the_inner_limits_are_those_of_the_workers() {
     let named = limits("4", "3");
     assert_eq!(named, serde_json::json!([{ "threads": 3, "workers": 4 }]));
     // More workers than any machine has CPUs: a share is never below one thread.
-    let shares = limits("1000000", "");
-    assert_eq!(shares, serde_json::json!([{ "threads": 1, "workers": 1000000 }]));
+    let shares = limits("1000", "");
+    assert_eq!(shares, serde_json::json!([{ "threads": 1, "workers": 1000 }]));
 }

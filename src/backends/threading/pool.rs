@@ -10,7 +10,7 @@ use crate::job::Job;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 
 /// More threads than this are never started; maps then run with fewer helpers.
@@ -28,7 +28,8 @@ thread_local! {
 }
 
 enum Ticket {
-    Help(Arc<Call>),
+    /// Weak: a ticket that nobody took before its call ended must not keep the call, and so this pool, alive.
+    Help(Weak<Call>),
     Run(Box<dyn FnOnce() + Send>),
 }
 
@@ -79,7 +80,7 @@ pub(super) fn offer(job: Arc<Job>, places: usize) -> Offer {
     let pool = current();
     let forks = FORKS.load(Ordering::Relaxed);
     let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places) });
-    pool.queue(Ticket::Help(call.clone()), places);
+    pool.queue(Ticket::Help(Arc::downgrade(&call)), places);
     Offer { call, pool, forks }
 }
 
@@ -177,10 +178,11 @@ impl Pool {
                 work();
             }
             Ticket::Help(call) => {
+                let Some(call) = call.upgrade() else { return };
                 let Some(left) = call.take_place() else { return };
                 self.bell.take();
                 if left > 0 {
-                    self.push(Ticket::Help(call.clone()));
+                    self.push(Ticket::Help(Arc::downgrade(&call)));
                 }
                 if call.gate.enter() {
                     call.job.work();
