@@ -85,9 +85,13 @@ pub fn spawn(work: impl FnOnce() + Send + 'static) {
 impl Call {
     /// Takes back the places that are left and waits for the helpers inside; false in a forked child.
     pub(super) fn join(&self) -> bool {
-        let left = self.places.swap(0, Ordering::Relaxed);
+        let left = self.places.swap(0, Ordering::SeqCst);
         self.pool.bell.unwant(left);
-        self.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
+        let is_whole = self.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks);
+        if left > 0 && is_whole {
+            self.pool.sweep();
+        }
+        is_whole
     }
 
     /// Takes a place: how many are left after it, or `None` if there was none.
@@ -115,6 +119,21 @@ impl Pool {
             }
         });
         ticket.into_iter().for_each(|ticket| self.injector.push(ticket));
+    }
+
+    /// Drops the tickets of calls that ended before helpers came, up to the first that somebody still needs. Nobody
+    /// else would: threads look for tickets only while places are wanted.
+    fn sweep(self: &Arc<Self>) {
+        while let Some(ticket) = self.own_or_injected() {
+            let Ticket::Help(call) = ticket else { return self.push(ticket) };
+            if call.places.load(Ordering::SeqCst) > 0 {
+                self.push(Ticket::Help(call.clone()));
+                // Its call may have ended, and swept, while the ticket was in our hands.
+                if call.places.load(Ordering::SeqCst) > 0 {
+                    return;
+                }
+            }
+        }
     }
 
     /// Starts a thread; false if the system refuses.
@@ -148,9 +167,18 @@ impl Pool {
         self.stealers.write().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != number);
     }
 
-    fn find(&self, number: usize) -> Option<Ticket> {
-        let own = OWN.with(|own| own.borrow().as_ref().and_then(|(_, deque)| deque.pop()));
-        own.or_else(|| steal(|| self.injector.steal())).or_else(|| {
+    /// A ticket of this thread's own deque, if it is one of the pool's, else of the injector.
+    fn own_or_injected(self: &Arc<Self>) -> Option<Ticket> {
+        let pop = |own: &RefCell<Option<(Arc<Pool>, Worker<Ticket>)>>| {
+            let own = own.borrow();
+            let (_, deque) = own.as_ref().filter(|(pool, _)| Arc::ptr_eq(pool, self))?;
+            deque.pop()
+        };
+        OWN.try_with(pop).ok().flatten().or_else(|| steal(|| self.injector.steal()))
+    }
+
+    fn find(self: &Arc<Self>, number: usize) -> Option<Ticket> {
+        self.own_or_injected().or_else(|| {
             let stealers = self.stealers.read().unwrap_or_else(PoisonError::into_inner);
             let others = stealers.iter().filter(|(other, deque)| *other != number && !deque.is_empty());
             others.into_iter().find_map(|(_, deque)| steal(|| deque.steal()))
@@ -206,6 +234,7 @@ pub fn shutdown() {
     let handles = std::mem::take(&mut *lock(&pool.handles));
     // While a task runs its thread cannot be told from the others: they end on their own then.
     if all_ended {
+        pool.sweep();
         handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 }
