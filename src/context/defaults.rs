@@ -1,6 +1,7 @@
 //! What applies where no scope says otherwise: the process default, the environment, the built-in default.
 
 use super::{Chosen, Setting};
+use crate::registry;
 use crate::status::{Error, Result};
 use std::sync::{PoisonError, RwLock};
 
@@ -37,7 +38,7 @@ pub fn forget_backend(name: &str) {
 pub fn fill(setting: &mut Setting) -> Result<()> {
     setting.inherit(&DEFAULT.read().unwrap_or_else(PoisonError::into_inner));
     if setting.backend.is_none() {
-        setting.backend = text("PB_BACKEND").map(|name| Chosen::Named(name.into()));
+        setting.backend = backend()?;
     }
     if setting.n_jobs.is_none() {
         setting.n_jobs =
@@ -49,9 +50,20 @@ pub fn fill(setting: &mut Setting) -> Result<()> {
     Ok(())
 }
 
-/// An environment variable, read anew at every call; empty is unset.
+/// An environment variable, read anew at every call; empty is unset. What is not UTF-8 is wrong for all of them, and
+/// shown as well as it can be.
 fn text(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    let value = std::env::var_os(name)?.to_string_lossy().trim().to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
+fn backend() -> Result<Option<Chosen>> {
+    let Some(name) = text("PB_BACKEND") else { return Ok(None) };
+    registry::check(&name).map_err(|error| Error {
+        message: format!("the environment variable PB_BACKEND: {}", error.message),
+        ..error
+    })?;
+    Ok(Some(Chosen::Named(name.into())))
 }
 
 fn number(name: &str, fits: impl Fn(i32) -> bool, meaning: &str) -> Result<Option<i32>> {

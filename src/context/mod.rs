@@ -174,6 +174,21 @@ pub fn attach(snapshot: Arc<Snapshot>) -> Result<Token> {
 
 /// All that is in force on this thread now.
 pub fn resolve() -> Result<Snapshot> {
+    let (mut found, hidden) = look_at_stack()?;
+    if !hidden {
+        defaults::fill(&mut found.setting)?;
+        found.backend_was_chosen = found.setting.backend.is_some();
+    }
+    Ok(found)
+}
+
+/// Where in the tree of maps this thread stands, whether or not its context can be used.
+pub fn place() -> Result<Place> {
+    Ok(look_at_stack()?.0.place)
+}
+
+/// What this thread's stack says, and whether that hides the defaults.
+fn look_at_stack() -> Result<(Snapshot, bool)> {
     let mut found = Snapshot::default();
     let mut hidden = false;
     with_stack(|stack| {
@@ -199,11 +214,7 @@ pub fn resolve() -> Result<Snapshot> {
             break;
         }
     })?;
-    if !hidden {
-        defaults::fill(&mut found.setting)?;
-        found.backend_was_chosen = found.setting.backend.is_some();
-    }
-    Ok(found)
+    Ok((found, hidden))
 }
 
 /// The task that runs on this thread now, if any: its job and its seat.

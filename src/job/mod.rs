@@ -95,7 +95,7 @@ pub enum Stream {
 const STOP: u32 = 1;
 /// Somebody asked for it: the job ends as cancelled unless an error came first.
 const CANCELLED: u32 = 2;
-/// A task left a text for a failure: look whether it meant it.
+/// A task has left a text for a failure; stays set, since each worker has to see whether the text is still meant.
 const TEXT: u32 = 4;
 /// The job as a whole has failed, not only an item whose error is collected.
 const FAILED: u32 = 8;
@@ -152,7 +152,7 @@ impl Job {
             done: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             first_error: Mutex::new(None),
-            watch: Watch::new(plan.rules.stream, plan.n_items),
+            watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
             plan,
         })

@@ -121,8 +121,9 @@ pub fn pools() -> Vec<PoolInfo> {
 /// All locks of this room.
 struct ForkGuard {
     pid: u32,
-    _known: MutexGuard<'static, loaded::Known>,
     ledger: MutexGuard<'static, ledger::Ledger>,
+    _known: MutexGuard<'static, loaded::Known>,
+    _walk: MutexGuard<'static, ()>,
 }
 
 impl Drop for ForkGuard {
@@ -137,5 +138,10 @@ impl Drop for ForkGuard {
 /// dropped in parent and child, on the thread that forks. In the child, requests of the parent's other
 /// threads are forgotten.
 pub fn fork_guard() -> impl Sized + 'static {
-    ForkGuard { pid: std::process::id(), _known: loaded::lock(), ledger: ledger::lock() }
+    ForkGuard {
+        pid: std::process::id(),
+        _known: loaded::lock(),
+        ledger: ledger::lock(),
+        _walk: find::walk_lock(),
+    }
 }
