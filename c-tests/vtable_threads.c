@@ -39,7 +39,7 @@ static void *claim_too_late(void *arg) {
 
 static pb_status run_and_leave_a_thread(struct fake *fake, pb_job *job) {
     straggler.job = job;
-    REQUIRE(pthread_create(&straggler_thread, NULL, claim_too_late, &straggler) == 0);
+    CHECK(pthread_create(&straggler_thread, NULL, claim_too_late, &straggler) == 0);
     return fake_run_all(fake, job);
 }
 
@@ -93,7 +93,7 @@ static struct stay stay;
 static pb_status run_without_waiting(struct fake *fake, pb_job *job) {
     (void)fake;
     stay_job = job;
-    REQUIRE(pthread_create(&stay_thread, NULL, run_one_chunk, NULL) == 0);
+    CHECK(pthread_create(&stay_thread, NULL, run_one_chunk, NULL) == 0);
     gate_wait(&stay.inside);
     return PB_OK;
 }
@@ -144,7 +144,7 @@ static pb_status run_crowd(struct fake *fake, pb_job *job) {
     pthread_t threads[WORKERS];
     pb_chunk chunk;
     for (int i = 0; i < WORKERS; ++i)
-        REQUIRE(pthread_create(&threads[i], NULL, run_first_chunk, job) == 0);
+        CHECK(pthread_create(&threads[i], NULL, run_first_chunk, job) == 0);
     pthread_barrier_wait(&crowd.all_inside);
     /* One thread more than workers: it is refused, again and again, and keeps its chunk. */
     CHECK_OK(pb_job_claim(job, &chunk));
@@ -187,7 +187,7 @@ static void *fail_from_here(void *job) {
 static pb_status run_until_failed(struct fake *fake, pb_job *job) {
     pthread_t thread;
     (void)fake;
-    REQUIRE(pthread_create(&thread, NULL, fail_from_here, job) == 0);
+    CHECK(pthread_create(&thread, NULL, fail_from_here, job) == 0);
     pthread_join(thread, NULL);
     return fake_run_all(fake, job);
 }

@@ -1,5 +1,6 @@
 /* Several threads, several sessions, and the life of both. */
 #include "conformance.h"
+#include <malloc.h>
 
 enum { THREADS = 4, N = 300 };
 
@@ -51,7 +52,7 @@ static void call_from_threads(const pb_context *context, int opens_scope) {
     struct caller callers[THREADS];
     for (int i = 0; i < THREADS; ++i) {
         callers[i] = (struct caller){&start, context, opens_scope, 1000 * i};
-        REQUIRE(pthread_create(&threads[i], NULL, call_maps, &callers[i]) == 0);
+        CHECK(pthread_create(&threads[i], NULL, call_maps, &callers[i]) == 0);
     }
     for (int i = 0; i < THREADS; ++i)
         pthread_join(threads[i], NULL);
@@ -63,7 +64,7 @@ TEST(threads_with_scopes_of_their_own_map_at_once) { call_from_threads(NULL, 1);
 TEST(threads_map_at_once_in_one_session) {
     const pb_scope scope = use_backend(2);
     pb_context *context = pb_context_capture();
-    REQUIRE(context != NULL);
+    CHECK(context != NULL);
     CHECK_OK(pb_pop_backend(scope));
     call_from_threads(context, 0); /* the context keeps the session */
     pb_context_free(context);
@@ -104,6 +105,25 @@ TEST(a_session_survives_a_shutdown) {
     CHECK_OK(pb_pop_backend(scope));
 }
 
+static size_t bytes_in_use(void) {
+    return mallinfo2().uordblks;
+} /* under memcheck 0, which sees leaks itself */
+
+/* Maps so short that they end before a helper has come. */
+TEST(many_short_maps_leave_no_memory_behind) {
+    enum { MAPS = 20000 };
+    const int32_t maps = suite.is_slow || !suite.shares_memory ? 100 : MAPS;
+    int64_t seed = 0, outputs[2];
+    const pb_map_options options = with_ctx_size(sizeof seed);
+    const pb_scope scope = use_backend(2);
+    check_maps(0, 10);
+    const size_t before = bytes_in_use();
+    for (int32_t i = 0; i < maps; ++i)
+        CHECK_OK(pb_parallel_map(add_seed, &seed, 2, NULL, 0, outputs, sizeof *outputs, &options));
+    CHECK(bytes_in_use() < before + 20 * MAPS);
+    CHECK_OK(pb_pop_backend(scope));
+}
+
 void test_threads(void) {
     RUN(threads_with_scopes_of_their_own_map_at_once);
     RUN(threads_map_at_once_in_one_session);
@@ -111,4 +131,5 @@ void test_threads(void) {
     RUN(two_sessions_may_be_open_on_one_thread);
     RUN(sessions_may_follow_one_another);
     RUN(a_session_survives_a_shutdown);
+    RUN(many_short_maps_leave_no_memory_behind);
 }
