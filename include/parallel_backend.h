@@ -381,7 +381,8 @@ typedef struct pb_backend_vtable {
                       void **session);
     /// Optional. Ends a session, once, after its last map.
     void (*close)(void *state, void *session);
-    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; NULL: the number asked for.
+    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; below 1: there is no active worker,
+    /// and maps fail with PB_ERR_BACKEND_UNAVAILABLE. NULL: the number asked for.
     int32_t (*effective_n_jobs)(void *state, void *session, int32_t n_jobs);
     /// Required. Claims and runs chunks until PB_DONE, on as many threads as `pb_job_n_jobs` says; returns when all are
     /// over.

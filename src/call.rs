@@ -6,7 +6,7 @@ use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where a map would like to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +46,7 @@ struct Choice {
     workers: i32,
 }
 
-fn named(name: &str) -> Chosen {
+fn named(name: &'static str) -> Chosen {
     Chosen::Named(name.into())
 }
 
@@ -63,7 +63,7 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     if wishes.shared_memory && !opened.backend.shares_memory() {
         opened = named("threading").session(asked, inner)?;
     }
-    let workers = opened.session.effective_n_jobs(context::normalise(asked, snapshot.place.cpus()))?;
+    let workers = opened.session.effective_n_jobs(context::normalise(asked, || snapshot.place.cpus()))?;
     if workers < 1 {
         return Err(Error::new(
             Status::ERR_BACKEND_UNAVAILABLE,
@@ -104,7 +104,8 @@ fn surroundings(
         setting: if alone { snapshot.setting.clone() } else { nested(opened, level, inner)? },
         backend_was_chosen: alone && snapshot.backend_was_chosen,
         level,
-        budget: if alone { place.budget } else { Some(place.cpus()) },
+        budget: place.budget,
+        counted: OnceLock::new(),
         depth: place.depth + 1,
         workers: seats,
         limit: match inner {
@@ -158,13 +159,17 @@ fn prepare(request: Request) -> Result<Call> {
     }
     let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
-    let around = Arc::new(surroundings(&snapshot, &opened, workers, seats)?);
+    let mut around = surroundings(&snapshot, &opened, workers, seats)?;
+    if around.limit == InnerLimit::Share && limits::nothing_to_limit() {
+        around.limit = InnerLimit::None;
+    }
+    let around = Arc::new(around);
     let job = Job::new(Plan {
         task: request.task,
         n_items: request.n_items,
         n_jobs: seats,
         rules: request.rules,
-        around: Box::new(around.clone()),
+        around: around.clone(),
         parent: snapshot.place.parent,
         progress: request.progress,
     });
@@ -172,11 +177,14 @@ fn prepare(request: Request) -> Result<Call> {
 }
 
 impl Call {
-    fn run(&self) -> Result<()> {
+    /// Runs the job. Its end is told last, when the call holds neither limits nor the backend's session any more.
+    fn run(self) -> Result<()> {
         let limit: Option<ProcessLimit> = self.around.process_limit().map(limits::enter_process);
         let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
         drop(limit);
-        self.job.finish(&self.opened.name, ran)
+        let backend = self.opened.name.clone();
+        drop(self.opened);
+        self.job.finish(&backend, ran)
     }
 }
 

@@ -67,6 +67,11 @@ pub struct Limit {
     pub exact: bool,
 }
 
+/// Whether no thread pool is known in this process now, so that a map need not enter any limit.
+pub fn nothing_to_limit() -> bool {
+    loaded::current().is_empty()
+}
+
 /// The process-wide half of a map's limit: entered once, held for the whole map, ended by dropping it on any
 /// thread.
 pub fn enter_process(limit: Limit) -> ProcessLimit {
@@ -118,8 +123,9 @@ pub fn pools() -> Vec<PoolInfo> {
 /// All locks of this room.
 struct ForkGuard {
     pid: u32,
-    _known: MutexGuard<'static, loaded::Known>,
     ledger: MutexGuard<'static, ledger::Ledger>,
+    _known: MutexGuard<'static, loaded::Known>,
+    _walk: MutexGuard<'static, ()>,
 }
 
 impl Drop for ForkGuard {
@@ -134,5 +140,10 @@ impl Drop for ForkGuard {
 /// dropped in parent and child, on the thread that forks. In the child, requests of the parent's other
 /// threads are forgotten.
 pub fn fork_guard() -> impl Sized + 'static {
-    ForkGuard { pid: std::process::id(), _known: loaded::lock(), ledger: ledger::lock() }
+    ForkGuard {
+        pid: std::process::id(),
+        _known: loaded::lock(),
+        ledger: ledger::lock(),
+        _walk: find::walk_lock(),
+    }
 }
