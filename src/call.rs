@@ -112,7 +112,6 @@ fn surroundings(
             _ if opened.backend.applies_inner_limits() => InnerLimit::None,
             Some(threads) => InnerLimit::Exact(threads),
             None if alone => InnerLimit::None,
-            _ if limits::nothing_to_limit() => InnerLimit::None,
             None => InnerLimit::Share,
         },
     })
@@ -160,7 +159,11 @@ fn prepare(request: Request) -> Result<Call> {
     }
     let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
-    let around = Arc::new(surroundings(&snapshot, &opened, workers, seats)?);
+    let mut around = surroundings(&snapshot, &opened, workers, seats)?;
+    if around.limit == InnerLimit::Share && limits::nothing_to_limit() {
+        around.limit = InnerLimit::None;
+    }
+    let around = Arc::new(around);
     let job = Job::new(Plan {
         task: request.task,
         n_items: request.n_items,

@@ -143,7 +143,9 @@ fn a_malformed_variable_is_named_with_the_error_that_a_map_would_end_with() {
 fn an_unknown_backend_in_the_environment_is_the_call_s_error() {
     let report = report(pb_info(&[]).env("PB_BACKEND", "threads"));
     assert_eq!(report["call"]["error"]["status"], "PB_ERR_UNKNOWN_BACKEND");
-    assert!(report["call"]["error"]["message"].as_str().unwrap().contains("sequential, threading"));
+    let message = problem(&report, "PB_BACKEND").expect("a problem");
+    assert!(message.contains("PB_BACKEND") && message.contains("sequential, threading"), "{message}");
+    assert_eq!(report["call"]["error"]["message"], message);
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub fn fill(setting: &mut Setting) -> Result<()> {
     Ok(())
 }
 
+const BACKEND: &str = "PB_BACKEND";
 const N_JOBS: &str = "PB_N_JOBS";
 const INNER: &str = "PB_INNER_MAX_NUM_THREADS";
 
@@ -62,7 +63,7 @@ fn inner() -> Result<Option<i32>> {
 
 /// The variables of the environment that cannot be used as they are set, with the error that a map would end with.
 pub fn malformed_variables() -> Vec<(&'static str, Error)> {
-    let wrong = [(N_JOBS, n_jobs().err()), (INNER, inner().err())];
+    let wrong = [(BACKEND, backend().err()), (N_JOBS, n_jobs().err()), (INNER, inner().err())];
     wrong.into_iter().filter_map(|(name, error)| Some((name, error?))).collect()
 }
 
@@ -74,9 +75,9 @@ fn text(name: &str) -> Option<String> {
 }
 
 fn backend() -> Result<Option<Chosen>> {
-    let Some(name) = text("PB_BACKEND") else { return Ok(None) };
+    let Some(name) = text(BACKEND) else { return Ok(None) };
     registry::check(&name).map_err(|error| Error {
-        message: format!("the environment variable PB_BACKEND: {}", error.message),
+        message: format!("the environment variable {BACKEND}: {}", error.message),
         ..error
     })?;
     Ok(Some(Chosen::Named(name.into())))
