@@ -152,7 +152,25 @@ pub fn setting(backend: Option<&str>, n_jobs: i32, inner: i32, params: Option<&s
 
 /// Opens a scope on this thread.
 pub fn push(setting: Setting) -> Result<Token> {
-    with_stack(|stack| stack.push(Frame::Scope(setting)))
+    open(Frame::Scope(setting))
+}
+
+fn open(frame: Frame) -> Result<Token> {
+    opens_scope();
+    with_stack(|stack| stack.push(frame))
+}
+
+/// To be called before a task opens a scope of any kind, so that its job closes what the task leaves open.
+fn opens_scope() {
+    if let Some((job, _)) = current_task() {
+        job.untidy();
+    }
+}
+
+/// Opens a thread-limit scope on this thread.
+pub fn push_thread_limit(limit: i32, user_api: u32) -> Result<Token> {
+    opens_scope();
+    limits::push(limit, user_api)
 }
 
 /// Closes the innermost scope of this thread, if `token` is its own.
@@ -169,7 +187,7 @@ pub fn pop(token: Token) -> Result<()> {
 
 /// Puts a captured context in force on this thread until the token is popped.
 pub fn attach(snapshot: Arc<Snapshot>) -> Result<Token> {
-    with_stack(|stack| stack.push(Frame::Attached(snapshot)))
+    open(Frame::Attached(snapshot))
 }
 
 /// All that is in force on this thread now.

@@ -109,11 +109,20 @@ impl Surroundings for TaskSurroundings {
         Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit }
     }
 
+    fn tidy(&self, stay: &Stay) {
+        close(stay.limit_scopes, stay.scopes.saturating_add(1));
+    }
+
     fn leave(&self, stay: Stay) {
-        limits::close_above(stay.limit_scopes);
-        // Frames are dropped after the stack is free again: closing a session may run foreign code.
-        let left = STACK.try_with(|stack| stack.borrow_mut().truncate(stay.scopes));
-        drop(left);
+        close(stay.limit_scopes, stay.scopes);
         drop(stay.limit);
     }
+}
+
+/// Closes scopes above these numbers, innermost first.
+fn close(limit_scopes: usize, scopes: usize) {
+    limits::close_above(limit_scopes);
+    // Frames are dropped after the stack is free again: closing a session may run foreign code.
+    let left = STACK.try_with(|stack| stack.borrow_mut().truncate(scopes));
+    drop(left);
 }

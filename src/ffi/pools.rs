@@ -156,7 +156,7 @@ pub unsafe extern "C" fn pb_thread_pool_get(i: usize, out: *mut pb_thread_pool) 
 pub unsafe extern "C" fn pb_push_thread_limit(limit: i32, user_api: u32, scope: *mut pb_scope) -> pb_status {
     guard(|| {
         abi::writable(scope, "scope")?;
-        let token = limits::push(limit, user_api)?;
+        let token = context::push_thread_limit(limit, user_api)?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *scope = token };
         Ok(())

@@ -104,6 +104,10 @@ fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
 }
 
 impl Task for CTask {
+    fn site(&self) -> usize {
+        self.call as usize
+    }
+
     fn run(&self, index: usize) -> i32 {
         contain(|| self.item(index), THREW)
     }

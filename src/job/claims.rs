@@ -38,12 +38,23 @@ impl Claims {
 
     /// The next chunk, or `None` when all are taken.
     pub(super) fn next(&self) -> Option<Chunk> {
+        self.take(|left| self.size(left))
+    }
+
+    /// As many items at once as should take `nanoseconds`, for a thread that works alone.
+    pub(super) fn next_for(&self, nanoseconds: u64) -> Option<Chunk> {
+        let pace = self.pace.load(Ordering::Relaxed).max(1);
+        let items = usize::try_from(nanoseconds.saturating_mul(1000) / pace).unwrap_or(usize::MAX);
+        self.take(|left| items.clamp(1, left))
+    }
+
+    fn take(&self, size: impl Fn(usize) -> usize) -> Option<Chunk> {
         let mut begin = self.cursor.load(Ordering::Relaxed);
         loop {
             if begin >= self.n_items {
                 return None;
             }
-            let end = begin + self.size(self.n_items - begin);
+            let end = begin + size(self.n_items - begin);
             // Relaxed: the cursor orders nothing; the arrays were written before the workers were called.
             match self.cursor.compare_exchange_weak(begin, end, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(Chunk { begin, end }),
@@ -66,6 +77,11 @@ impl Claims {
             (batch, _) => batch,
         };
         wanted.clamp(1, left)
+    }
+
+    /// Picoseconds an item, for a job that knows them from another time.
+    pub(super) fn expect(&self, pace: u64) {
+        self.pace.store(pace, Ordering::Relaxed);
     }
 
     /// Learns from a chunk that ran.

@@ -4,14 +4,14 @@
 //! it is cancelled, a caller that waits for a submitted job. A late item can only be asked to end, and nobody else
 //! could act on the news.
 
-use super::Job;
+use super::{Job, now};
 use crate::status::{ItemFate, Status};
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 #[derive(Default)]
 struct Running {
-    /// Nanoseconds from the job's start to the item's, plus 1; 0 while no item runs.
+    /// When the item started, plus 1; 0 while no item runs.
     since: AtomicU64,
     index: AtomicUsize,
 }
@@ -86,7 +86,7 @@ impl Job {
         if !self.clock.is_on() || self.plan.rules.collect_errors {
             return;
         }
-        if let Some(index) = self.clock.late_item(self.now()) {
+        if let Some(index) = self.clock.late_item(now()) {
             let (message, fate) = self.timeout_error(index);
             self.fail(crate::status::Error::new(Status::ERR_TIMEOUT, message).at(fate));
         }
@@ -103,6 +103,6 @@ impl Job {
 
     /// How long a waiting caller may sleep before it should look at the clock again.
     pub(super) fn next_deadline(&self) -> Option<std::time::Duration> {
-        self.clock.until_next(self.now()).map(std::time::Duration::from_nanos)
+        self.clock.until_next(now()).map(std::time::Duration::from_nanos)
     }
 }

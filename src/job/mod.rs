@@ -8,6 +8,7 @@
 //! seat's clock. Counters and flags are advisory until the job is over: the driver reads them after the backend's
 //! `run` has joined its workers, and that join orders all their writes before.
 
+mod callsite;
 mod claims;
 mod deadline;
 mod outside;
@@ -28,12 +29,15 @@ use deadline::Clock;
 use outside::Outside;
 use seats::Seats;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use stream::Watch;
 
 /// The items of a map: the user's function with its arrays.
 pub trait Task: Send + Sync {
+    /// Tells this function from others.
+    fn site(&self) -> usize;
+
     /// Runs one item; 0 is success.
     fn run(&self, index: usize) -> i32;
 
@@ -49,6 +53,9 @@ pub trait Task: Send + Sync {
 pub trait Surroundings: Send + Sync {
     /// Enters on this thread. `seat` is the worker's index.
     fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay;
+
+    /// Closes what an item has left open on this thread.
+    fn tidy(&self, stay: &Stay);
 
     /// Leaves, on the same thread.
     fn leave(&self, stay: Stay);
@@ -95,8 +102,9 @@ pub enum Stream {
 const STOP: u32 = 1;
 /// Somebody asked for it: the job ends as cancelled unless an error came first.
 const CANCELLED: u32 = 2;
-/// A task has left a text for a failure; stays set, since each worker has to see whether the text is still meant.
-const TEXT: u32 = 4;
+/// A task has done something that must not reach the next item: it has left a text for a failure, or opened a scope. Stays
+/// set, since each worker has to look.
+const UNTIDY: u32 = 4;
 /// The job as a whole has failed, not only an item whose error is collected.
 const FAILED: u32 = 8;
 
@@ -118,6 +126,12 @@ pub struct Plan {
     pub progress: Option<Progress>,
 }
 
+/// Nanoseconds since the library first looked at the clock.
+fn now() -> u64 {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(FIRST.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// One worker with nobody above it who could stop it between two chunks takes all at once.
 fn batch_size(plan: &Plan) -> usize {
     let alone = plan.n_jobs == 1 && plan.parent.is_none();
@@ -127,7 +141,8 @@ fn batch_size(plan: &Plan) -> usize {
 /// A map in being.
 pub struct Job {
     plan: Plan,
-    started: Instant,
+    /// When the job was made, by [`Job::now`], where somebody will ask.
+    begun: u64,
     /// Read before every item, written once or twice in a job's life.
     flags: AtomicU32,
     claims: Claims,
@@ -144,7 +159,7 @@ impl Job {
     /// A job of which nothing has run yet.
     pub fn new(plan: Plan) -> Arc<Job> {
         Arc::new(Job {
-            started: Instant::now(),
+            begun: if plan.progress.is_some() { now() } else { 0 },
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),
             seats: Seats::new(plan.n_jobs),
@@ -183,7 +198,7 @@ impl Job {
     /// Whether the item on `seat` should end early: its job has stopped, or its own time is up.
     pub fn item_should_stop(&self, seat: usize) -> bool {
         self.look_at_clock();
-        (self.clock.is_on() && self.clock.is_late(seat, self.now())) || self.is_stopped()
+        (self.clock.is_on() && self.clock.is_late(seat, now())) || self.is_stopped()
     }
 
     /// The backend's own failure, or any other that concerns the whole job. The first one counts, and more than an
@@ -197,11 +212,6 @@ impl Job {
 
     fn lock_error(&self) -> MutexGuard<'_, Option<Error>> {
         self.first_error.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nanoseconds since the job was made.
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Ends the job, once `run` of its backend has returned, and says how it ended.
@@ -282,7 +292,7 @@ impl Job {
             done: self.done.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             total: self.n_items(),
-            elapsed: self.started.elapsed().as_secs_f64(),
+            elapsed: (now() - self.begun) as f64 * 1e-9,
         }
     }
 }

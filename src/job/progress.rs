@@ -59,8 +59,9 @@ impl Progress {
 
 impl Job {
     /// Tells of progress if it is time. The last item's own call is left to `finish`.
-    pub(super) fn tell_progress(&self, now: u64) {
+    pub(super) fn tell_progress(&self, time: u64) {
         let Some(progress) = &self.plan.progress else { return };
+        let now = time - self.begun;
         if progress.is_due(now) && progress.call(now, self.report()) {
             self.cancel();
         }

@@ -1,6 +1,6 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Job, Stay, TEXT};
+use super::{Chunk, Job, Stay, UNTIDY, callsite, now};
 use crate::status::{ItemFate, Status};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -52,7 +52,12 @@ impl Job {
     /// after all, the text goes.
     pub fn task_says(&self, message: String) {
         set_text(message);
-        self.flags.fetch_or(TEXT, Ordering::Relaxed);
+        self.untidy();
+    }
+
+    /// A task of this job has opened a scope on its thread: should it leave it open, it is closed after the item.
+    pub fn untidy(&self) {
+        self.flags.fetch_or(UNTIDY, Ordering::Relaxed);
     }
 
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already.
@@ -80,15 +85,62 @@ impl Job {
         }
     }
 
-    /// Runs a claimed chunk, up to where the job stops.
-    pub fn run(&self, seat: &Seat, chunk: Chunk) {
-        let begin = self.claims.is_adaptive().then(|| self.now());
-        let rest = if self.is_watched() { chunk } else { self.run_plain(chunk) };
+    /// Nanoseconds that one thread would take for the whole job, where that is known and nobody watches its items.
+    pub fn estimate(&self) -> Option<u64> {
+        if !self.claims.is_adaptive() || self.is_watched() {
+            return None;
+        }
+        let pace = callsite::recall(self.plan.task.site())?;
+        self.claims.expect(pace);
+        Some((pace as u128 * self.n_items() as u128 / 1000).try_into().unwrap_or(u64::MAX))
+    }
+
+    /// Works alone in a job that should take `nanoseconds`. False if it takes much longer, and others should help.
+    pub fn work_alone(self: &Arc<Self>, nanoseconds: u64) -> bool {
+        let Some(seat) = self.enter() else { return true };
+        let begin = now();
+        let mut items = 0;
+        while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_for(2 * nanoseconds) } {
+            self.run_chunk(&seat, chunk);
+            items += chunk.end - chunk.begin;
+            let took = now() - begin;
+            self.ran_alone(items, took);
+            if took > 4 * nanoseconds + 1000 {
+                break;
+            }
+        }
+        self.claims.is_empty() || self.is_stopped()
+    }
+
+    /// Remembers for the next map of the same function what its items took when one thread ran them all.
+    pub fn ran_alone(&self, items: usize, nanoseconds: u64) {
+        // One item tells nothing of whether two wait for each other.
+        if self.n_items() == 1 || self.is_watched() || self.is_stopped() || !self.claims.is_adaptive() {
+            return;
+        }
+        if let Some(pace) = nanoseconds.saturating_mul(1000).checked_div(items as u64) {
+            callsite::remember(self.plan.task.site(), pace);
+        }
+    }
+
+    /// The next map of the same function should not count on running alone.
+    pub fn ran_together(&self) {
+        callsite::forget(self.plan.task.site());
+    }
+
+    fn run_chunk(&self, seat: &Seat, chunk: Chunk) {
+        let rest = if self.is_watched() { chunk } else { self.run_plain(seat, chunk) };
         if rest.begin < rest.end {
             self.run_watched(seat, rest);
         }
+    }
+
+    /// Runs a claimed chunk, up to where the job stops.
+    pub fn run(&self, seat: &Seat, chunk: Chunk) {
+        let begin = self.claims.is_adaptive().then(now);
+        self.run_chunk(seat, chunk);
         if let Some(begin) = begin {
-            self.claims.took(chunk.end - chunk.begin, self.now() - begin);
+            self.claims.took(chunk.end - chunk.begin, now() - begin);
         }
     }
 
@@ -103,38 +155,44 @@ impl Job {
             || self.plan.progress.is_some()
             || self.watch.is_streaming()
             || outlasts_a_cancel
-            || self.flags.load(Ordering::Relaxed) & TEXT != 0
+            || self.flags.load(Ordering::Relaxed) & UNTIDY != 0
     }
 
     /// The tight loop: nothing between two items but a look at the flags. Returns what is left of the chunk when a task
-    /// has spoken without failing: from then on every item is watched, lest its words are taken for another's.
-    fn run_plain(&self, chunk: Chunk) -> Chunk {
+    /// has left something behind: from then on every item is watched, lest another one finds it.
+    fn run_plain(&self, seat: &Seat, chunk: Chunk) -> Chunk {
         let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
         self.done.fetch_add(reached - chunk.begin, Ordering::Relaxed);
         if let Some(code) = code {
             self.item_returned(reached, code, take_text());
             return Chunk { begin: chunk.end, end: chunk.end };
         }
-        if self.flags.load(Ordering::Relaxed) & TEXT != 0 {
-            take_text();
-        }
+        self.tidy(seat);
         Chunk { begin: reached, end: chunk.end }
+    }
+
+    /// Clears away what an item has left on this thread, if one has.
+    fn tidy(&self, seat: &Seat) {
+        if self.flags.load(Ordering::Relaxed) & UNTIDY != 0 {
+            take_text();
+            seat.stay.iter().for_each(|stay| self.plan.around.tidy(stay));
+        }
     }
 
     /// One item at a time, with all that somebody wants to know of each.
     fn run_watched(&self, seat: &Seat, chunk: Chunk) {
-        let mut now = self.now();
+        let mut time = now();
         for index in chunk.begin..chunk.end {
             self.look_at_clock();
             if self.is_stopped() {
                 return;
             }
-            self.clock.item_starts(seat.number, index, now);
+            self.clock.item_starts(seat.number, index, time);
             let code = self.plan.task.run(index);
-            now = self.now();
-            let late = self.clock.item_ends(seat.number, now);
-            let text =
-                if code != 0 || self.flags.load(Ordering::Relaxed) & TEXT != 0 { take_text() } else { None };
+            time = now();
+            let late = self.clock.item_ends(seat.number, time);
+            let text = if code != 0 { take_text() } else { None };
+            self.tidy(seat);
             if late {
                 self.plan.task.record(index, Status::ERR_TIMEOUT.0);
                 let (message, fate) = self.timeout_error(index);
@@ -150,7 +208,7 @@ impl Job {
             if (code == 0 && !late) || self.plan.rules.collect_errors {
                 self.watch.item_finished(index).unwrap_or_else(|error| self.fail(error));
             }
-            self.tell_progress(now);
+            self.tell_progress(time);
         }
     }
 

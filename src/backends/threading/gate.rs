@@ -4,7 +4,7 @@
 //! works too, then closes the gate and waits for those inside only: a helper that was asleep, or busy elsewhere,
 //! finds the gate closed and never delays the call.
 //!
-//! `state` counts helpers inside; its top bit says closed. Helpers enter by compare-and-swap on an open state, so
+//! `state` counts helpers inside; its top bit says closed, the next one that somebody was inside once. Helpers enter by compare-and-swap on an open state, so
 //! after `close` has set the bit the count can only fall. Each `leave` releases the helper's writes; the closing
 //! caller acquires them when it reads the count, so results are complete when `close` returns. No wake-up is lost:
 //! the helper that takes the count to zero on a closed gate unparks the caller after its decrement, and an unpark
@@ -13,6 +13,18 @@
 use crate::sync::{AtomicU32, Ordering, Thread, current, park};
 
 const CLOSED: u32 = 1 << 31;
+const VISITED: u32 = 1 << 30;
+
+/// Who was inside a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Visits {
+    /// Nobody: the caller did everything.
+    None,
+    /// Helpers, and all have come out.
+    Some,
+    /// Helpers, who will not come out: this is a forked child.
+    Abandoned,
+}
 
 pub(super) struct Gate {
     state: AtomicU32,
@@ -29,7 +41,8 @@ impl Gate {
     pub(super) fn enter(&self) -> bool {
         let mut seen = self.state.load(Ordering::Relaxed);
         while seen & CLOSED == 0 {
-            match self.state.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed) {
+            let inside = (seen | VISITED) + 1;
+            match self.state.compare_exchange_weak(seen, inside, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
@@ -39,30 +52,33 @@ impl Gate {
 
     /// Comes out.
     pub(super) fn leave(&self) {
-        if self.state.fetch_sub(1, Ordering::Release) == CLOSED | 1 {
+        if self.state.fetch_sub(1, Ordering::Release) == CLOSED | VISITED | 1 {
             self.caller.unpark();
         }
     }
 
     /// Shuts the gate and waits until nobody is inside. `abandoned` is asked before each wait: a forked child has
-    /// none of its parent's threads, and nobody would come out. Returns whether all came out.
-    pub(super) fn close(&self, abandoned: impl Fn() -> bool) -> bool {
-        self.state.fetch_or(CLOSED, Ordering::Relaxed);
+    /// none of its parent's threads, and nobody would come out.
+    pub(super) fn close(&self, abandoned: impl Fn() -> bool) -> Visits {
+        if self.state.fetch_or(CLOSED, Ordering::Relaxed) & VISITED == 0 {
+            return Visits::None;
+        }
+        let still_inside = || self.state.load(Ordering::Acquire) != CLOSED | VISITED;
         #[cfg(not(loom))]
         {
             // Most helpers are about to finish a chunk: a short spin saves the caller a trip through the kernel.
             let backoff = crossbeam_utils::Backoff::new();
-            while self.state.load(Ordering::Acquire) != CLOSED && !backoff.is_completed() {
+            while still_inside() && !backoff.is_completed() {
                 backoff.snooze();
             }
         }
-        while self.state.load(Ordering::Acquire) != CLOSED {
+        while still_inside() {
             if abandoned() {
-                return false;
+                return Visits::Abandoned;
             }
             park();
         }
-        true
+        Visits::Some
     }
 }
 
@@ -93,8 +109,9 @@ mod loom_tests {
                     })
                 })
                 .collect();
-            assert!(gate.close(|| false));
+            let visits = gate.close(|| false);
             let seen = work.load(Ordering::Relaxed);
+            assert_eq!(visits == Visits::Some, seen > 0);
             helpers.into_iter().for_each(|helper| helper.join().unwrap());
             assert_eq!(seen, work.load(Ordering::Relaxed), "work went on after close");
             assert_eq!(seen, entered.load(Ordering::Relaxed));

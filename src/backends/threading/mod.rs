@@ -15,7 +15,9 @@ pub use pool::{ForkGuard, fork_guard, shutdown, spawn};
 use super::{Backend, OpenRequest, Session, parse_params};
 use crate::job::Job;
 use crate::status::{Error, Result, Status};
+use gate::Visits;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The backend `threading`.
 #[derive(Debug)]
@@ -43,14 +45,26 @@ impl Session for Threading {
             job.work();
             return Ok(());
         }
-        let call = pool::offer(job.clone(), helpers);
-        job.work();
-        if call.join() {
-            return Ok(());
+        if let Some(nanoseconds) = job.estimate() {
+            if nanoseconds < pool::worth_help() && job.work_alone(nanoseconds) {
+                return Ok(());
+            }
         }
-        Err(Error::new(
-            Status::ERR_WORKER_LOST,
-            "the process was forked by a task of this map: the child has none of the map's other workers",
-        ))
+        let offer = pool::offer(job.clone(), helpers);
+        let begin = Instant::now();
+        job.work();
+        match offer.join() {
+            Visits::None => job.ran_alone(job.n_items(), begin.elapsed().as_nanos() as u64),
+            Visits::Some => job.ran_together(),
+            Visits::Abandoned => return Err(forked()),
+        }
+        Ok(())
     }
+}
+
+fn forked() -> Error {
+    Error::new(
+        Status::ERR_WORKER_LOST,
+        "the process was forked by a task of this map: the child has none of the map's other workers",
+    )
 }

@@ -5,7 +5,7 @@
 //! to wake, start and end threads is decided in `bell.rs`.
 
 use super::bell::Bell;
-use super::gate::Gate;
+use super::gate::{Gate, Visits};
 use crate::job::Job;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
@@ -89,9 +89,18 @@ pub fn spawn(work: impl FnOnce() + Send + 'static) {
     current().queue(Ticket::Run(Box::new(work)), 1);
 }
 
+/// Nanoseconds that a whole map must take before it is worth while to ask for help: with a helper awake, what handing
+/// over costs; else what waking one costs the caller, and the time until it is there. Measured on 2 virtual CPUs.
+pub(super) fn worth_help() -> u64 {
+    const AWAKE: u64 = 1_200;
+    const ASLEEP: u64 = 30_000;
+    let pool = lock(&POOL);
+    if pool.as_ref().is_some_and(|pool| pool.bell.is_hot()) { AWAKE } else { ASLEEP }
+}
+
 impl Offer {
-    /// Takes back the places that are left and waits for the helpers inside; false in a forked child.
-    pub(super) fn join(&self) -> bool {
+    /// Takes back the places that are left and waits for the helpers inside.
+    pub(super) fn join(&self) -> Visits {
         let left = self.call.places.swap(0, Ordering::Relaxed);
         self.pool.bell.unwant(left);
         self.call.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
