@@ -6,7 +6,7 @@
 
 #include "clock.h"
 
-enum { MAX_SAMPLES = 8192, MIN_SAMPLES = 5 };
+enum { MAX_SAMPLES = 8192, MIN_SAMPLES = 3 };
 static double samples[MAX_SAMPLES];
 
 static void call(const loop *l) { peer_for(l->n, l->body, l->ctx); }
@@ -21,14 +21,14 @@ static double median(double *values, size_t n) {
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-/* Calls for about that long, at least three times; returns how often. */
+/* Calls for about that long, at least twice; returns how often. */
 static uint64_t warm_up(const loop *l, double seconds) {
     double end = wall_ns() + seconds * 1e9;
     uint64_t calls = 0;
     do {
         call(l);
         calls++;
-    } while (calls < 3 || wall_ns() < end);
+    } while (calls < 2 || wall_ns() < end);
     return calls;
 }
 
