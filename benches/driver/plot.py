@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .rows import OURS, Row
+from .rows import Row
 
 # Wong's palette, which colour-blind readers can tell apart; peers of one family share a colour and differ in shape.
 STYLES = {
@@ -47,12 +47,12 @@ def draw(rows: list[Row], summaries: dict[str, dict], subtitle: str, folder: Pat
     axes.set_xscale("log")
     axes.set_xlim(LOW, HIGH)
     ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
-    axes.set_xticks(ticks, ["≤ 0.2", "0.5", OURS, "2", "5", "10", "20", "50", "≥ 100"], minor=False)
+    axes.set_xticks(ticks, ["≤ 0.2", "0.5", "1", "2", "5", "10", "20", "50", "≥ 100"], minor=False)
     axes.xaxis.minorticks_off()
     axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="both", color="#DDDDDD", linewidth=0.6, zorder=0)
-    axes.set_xlabel("time relative to ours (left of the line: faster than ours)")
+    axes.set_xlabel("time relative to parallel_backend (left of the line: faster than it)")
     axes.set_title(subtitle, fontsize=9, loc="left")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
     figure.savefig(folder / "plot.png", dpi=150, metadata={"Software": None})

@@ -1,18 +1,18 @@
 """From single measurements to medians, ratios, verdicts, and two tables."""
 
-from statistics import median
+from statistics import median, quantiles
 
 from .rows import OURS, PEERS, SERIAL, Goal, Row, takes_part
 
 
-def summarise(row: Row, values: dict[str, list[float]], threads: int) -> dict:
-    """The row's medians in ns, by peer, and what follows from them. `values` has no entry for a peer that failed."""
+def summarise(row: Row, values: dict[str, list[float]], cpus: int) -> dict:
+    """The row's medians in ns, by peer, and what follows from them; `cpus` is how many the threads can use."""
     medians = {name: median(v) for name, v in values.items() if v}
     others = {name: v for name, v in medians.items() if name not in (OURS, SERIAL)}
     best = min(others, key=others.get, default=None)
     serial = medians.get(SERIAL)
-    cpus = threads if row.fill else min(row.serial_cpus, threads)
-    ideal = serial * cpus / threads if serial is not None and cpus else None
+    serial_cpus = cpus if row.fill else min(row.serial_cpus, cpus)
+    ideal = serial * serial_cpus / cpus if serial is not None and serial_cpus else None
     result = {
         "median_ns": medians,
         "best_peer": best,
@@ -20,9 +20,18 @@ def summarise(row: Row, values: dict[str, list[float]], threads: int) -> dict:
         "to_ours": ratios(medians, medians.get(OURS)),
         "to_best_peer": ratios(medians, others.get(best)),
     }
+    result["ours_spread"] = spread(values.get(OURS, []))
     result["goal"] = goal_text(row.goal)
     result["goal_reached"] = reached(row.goal, medians, best, ideal)
     return result
+
+
+def spread(values: list[float]) -> float | None:
+    """Half of what the middle half of the values covers, relative to the median."""
+    if len(values) < 3:
+        return None
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return (high - low) / 2 / middle
 
 
 def ratios(values: dict[str, float], to: float | None) -> dict[str, float]:
@@ -88,8 +97,11 @@ def digits(value: float) -> str:
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"
 
 
+MAIN_LEFT = (0, 1, 6, 9, 10)  # columns of words
+
+
 def main_table(rows: list[Row], summaries: dict[str, dict]) -> list[list[str]]:
-    table = [["row", "unit", "serial", "ours", "best peer", "", "ours/best", "of ideal", "goal", ""]]
+    table = [["row", "unit", "serial", "ours", "±", "best", "peer", "ours/best", "of ideal", "goal", "reached"]]
     for row in rows:
         s = summaries[row.name]
         ours, ideal, best = s["median_ns"].get(OURS), s["ideal_ns"], s["best_peer"]
@@ -98,6 +110,7 @@ def main_table(rows: list[Row], summaries: dict[str, dict]) -> list[list[str]]:
             row.unit,
             figure(row, s["median_ns"].get(SERIAL)),
             figure(row, ours),
+            f"{s['ours_spread']:.0%}" if s["ours_spread"] is not None else "",
             figure(row, s["median_ns"].get(best)),
             best or "",
             digits(s["to_best_peer"][OURS]) if OURS in s["to_best_peer"] else "",
@@ -118,13 +131,14 @@ def ratio_table(rows: list[Row], summaries: dict[str, dict], peers: list[str], f
     return table
 
 
-def plain(table: list[list[str]]) -> str:
+def plain(table: list[list[str]], left: tuple[int, ...] = (0,)) -> str:
+    """Columns to the right, but for those named."""
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    left = {i for i in range(len(widths)) if not any(any(c.isdigit() for c in line[i][:1]) for line in table[1:])} | {0}
-    return "\n".join(
-        "  ".join(cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
-        for line in table
-    )
+    lines = []
+    for line in table:
+        cells = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def markdown(table: list[list[str]]) -> str:

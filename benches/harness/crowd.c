@@ -78,51 +78,69 @@ result with_callers(const loop *l, const settings *s, int callers) {
 
 /* ---- processes ---- */
 
-/* In the child: says that it is warm, waits for the start, and leaves the calls a nanosecond that it made in
- * *rate. */
-static void run_child(const loop *l, const settings *s, int ready, int go, double *rate) {
+/* What parent and children share. */
+typedef struct window {
+    double start, end; /* one window for all, however late a process gets a CPU */
+    struct {
+        uint64_t calls;
+        double finished;
+    } of[];
+} window;
+
+/* In the child: says that it is warm, waits for the window, and calls until that is over. */
+static void run_child(const loop *l, const settings *s, int ready, int go, window *w, int number) {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* a driver that gives up kills the parent alone */
     peer_start(s->threads);
-    uint64_t calls = 0;
-    for (; calls < WARM_CALLS; calls++)
+    for (int i = 0; i < WARM_CALLS; i++)
         peer_for(l->n, l->body, l->ctx);
     char byte = 0;
     need(write(ready, &byte, 1) == 1, "write");
     need(read(go, &byte, 1) == 0, "read"); /* the other end closes */
-    double start = wall_ns(), now = start, end = start + 2 * s->seconds * 1e9;
-    for (; now < end; now = wall_ns(), calls++)
+    uint64_t calls = 0;
+    double now = wall_ns();
+    for (; now < w->end; now = wall_ns(), calls++)
         peer_for(l->n, l->body, l->ctx);
-    check_tally(l, calls);
-    *rate = (double)(calls - WARM_CALLS) / (now - start);
+    check_tally(l, calls + WARM_CALLS);
+    w->of[number].calls = calls;
+    w->of[number].finished = now;
     _exit(0);
+}
+
+static void wait_for_child(void) {
+    int status;
+    need(wait(&status) > 0, "wait");
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        exit(1); /* it said why */
 }
 
 result in_processes(const loop *l, const settings *s, int processes) {
     processes *= s->copies;
-    double *rates = mmap(NULL, sizeof(double) * (size_t)processes, PROT_READ | PROT_WRITE,
-                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    size_t size = sizeof(window) + (size_t)processes * sizeof(((window *)0)->of[0]);
+    window *w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int ready[2], go[2];
-    need(rates != MAP_FAILED, "mmap");
+    need(w != MAP_FAILED, "mmap");
     need(!pipe(ready) && !pipe(go), "pipe");
     for (int i = 0; i < processes; i++) {
         pid_t child = fork();
         need(child >= 0, "fork");
         if (child == 0) {
             close(go[1]);
-            run_child(l, s, ready[1], go[0], &rates[i]);
+            run_child(l, s, ready[1], go[0], w, i);
         }
     }
     char byte;
     for (int i = 0; i < processes; i++)
         need(read(ready[0], &byte, 1) == 1, "read");
+    w->start = wall_ns();
+    w->end = w->start + 2 * s->seconds * 1e9;
     close(go[1]);
-    double rate = 0;
-    for (int i = 0; i < processes; i++) {
-        int status;
-        need(wait(&status) > 0, "wait");
-        need(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child failed");
-    }
     for (int i = 0; i < processes; i++)
-        rate += rates[i];
-    return (result){1 / rate, 0, 0};
+        wait_for_child();
+    uint64_t calls = 0;
+    double finished = 0;
+    for (int i = 0; i < processes; i++) {
+        calls += w->of[i].calls;
+        finished = w->of[i].finished > finished ? w->of[i].finished : finished;
+    }
+    return (result){(finished - w->start) / (double)calls, 0, 0};
 }
