@@ -1,5 +1,5 @@
-//! Link arguments of the shared library: a soname (cargo sets none), and no unloading, since worker threads
-//! run code of the library for as long as the process lives.
+//! Link arguments. Of the shared library: a soname (cargo sets none), and no unloading, since worker threads
+//! run code of the library for as long as the process lives. Of pb-info: the `pb_` symbols that plugins call.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -18,4 +18,5 @@ fn main() {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
         }
     }
+    println!("cargo:rustc-link-arg-bin=pb-info=-rdynamic");
 }

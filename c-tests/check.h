@@ -26,6 +26,8 @@
 #define RUN(name)  check_run(#name, name)
 
 #define CHECK(condition) check_true(__FILE__, __LINE__, #condition, (condition) ? 1 : 0)
+/* The same, for what the rest of a test cannot do without. */
+#define REQUIRE(condition) CHECK(condition)
 /* Integers of any type up to 64 bits; the expected one comes first. */
 #define CHECK_INT(expected, actual)                                                                          \
     check_int(__FILE__, __LINE__, #actual, (long long)(expected), (long long)(actual))

@@ -2,7 +2,7 @@
 
 # The system libraries that the static library needs: what `rustc --print native-static-libs` says, in its order
 # (scripts/check-native-libs compares).
-set(PB_NATIVE_LIBS gcc_s util rt pthread m dl c)
+set(PB_NATIVE_LIBS dl gcc_s util rt pthread m dl c)
 
 # parallel_backend_define_targets(INCLUDE_DIR dir [SHARED_LIBRARY file SONAME name] [STATIC_LIBRARY file] [GLOBAL])
 #   parallel_backend::shared, ::static     those whose file is given

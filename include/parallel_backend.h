@@ -327,7 +327,8 @@ pb_status pb_job_next(pb_job *job,
                       size_t *index);
 
 /// Has `notify(user)` called once, when the job is over: on the thread that ended it, or here and now if it is over. It
-/// may call any function of the library, `pb_job_free` of this job included.
+/// may call any function of the library, `pb_job_free` of this job included. `user` must live until then: `pb_job_free` does
+/// not wait for a callback.
 ///
 /// `job` was submitted and not freed; `notify` may be called from any thread.
 pb_status pb_job_notify(pb_job *job,
@@ -335,7 +336,7 @@ pb_status pb_job_notify(pb_job *job,
                         void *user);
 
 /// Asks the job to stop: no further item starts, those that run see `pb_cancelled`. Returns at once; a job that is over
-/// stays as it ended.
+/// stays as it ended, and one whose items all finish all the same ends with PB_OK.
 ///
 /// `job` was submitted and not freed.
 pb_status pb_job_cancel(pb_job *job);
@@ -381,7 +382,8 @@ typedef struct pb_backend_vtable {
                       void **session);
     /// Optional. Ends a session, once, after its last map.
     void (*close)(void *state, void *session);
-    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; NULL: the number asked for.
+    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; below 1: there is no active worker,
+    /// and maps fail with PB_ERR_BACKEND_UNAVAILABLE. NULL: the number asked for.
     int32_t (*effective_n_jobs)(void *state, void *session, int32_t n_jobs);
     /// Required. Claims and runs chunks until PB_DONE, on as many threads as `pb_job_n_jobs` says; returns when all are
     /// over.

@@ -6,7 +6,7 @@ use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where a map would like to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +46,7 @@ struct Choice {
     workers: i32,
 }
 
-fn named(name: &str) -> Chosen {
+fn named(name: &'static str) -> Chosen {
     Chosen::Named(name.into())
 }
 
@@ -63,7 +63,7 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     if wishes.shared_memory && !opened.backend.shares_memory() {
         opened = named("threading").session(asked, inner)?;
     }
-    let workers = opened.session.effective_n_jobs(context::normalise(asked, snapshot.place.cpus()))?;
+    let workers = opened.session.effective_n_jobs(context::normalise(asked, || snapshot.place.cpus()))?;
     if workers < 1 {
         return Err(Error::new(
             Status::ERR_BACKEND_UNAVAILABLE,
@@ -88,6 +88,66 @@ fn nested(opened: &Opened, level: i32, inner: Option<i32>) -> Result<Setting> {
     Ok(Setting { backend: Some(Chosen::Named(name)), n_jobs: None, inner })
 }
 
+/// What the tasks of a call with `seats` workers find around them. `workers` is what it would have with items enough.
+fn surroundings(
+    snapshot: &Snapshot,
+    opened: &Opened,
+    workers: i32,
+    seats: usize,
+) -> Result<TaskSurroundings> {
+    let place = &snapshot.place;
+    let inner = snapshot.setting.inner;
+    // A call with one worker runs on the caller's thread as a plain loop would: it changes nothing around its tasks.
+    let alone = workers == 1 && opened.backend.shares_memory();
+    let level = if alone { place.level } else { place.level + 1 };
+    Ok(TaskSurroundings {
+        setting: if alone { snapshot.setting.clone() } else { nested(opened, level, inner)? },
+        backend_was_chosen: alone && snapshot.backend_was_chosen,
+        level,
+        budget: place.budget,
+        counted: OnceLock::new(),
+        depth: place.depth + 1,
+        workers: seats,
+        limit: match inner {
+            _ if opened.backend.applies_inner_limits() => InnerLimit::None,
+            Some(threads) => InnerLimit::Exact(threads),
+            None if alone => InnerLimit::None,
+            None => InnerLimit::Share,
+        },
+    })
+}
+
+/// What a map without options of its own would use on this thread, if it had items enough.
+pub struct Outlook {
+    /// The backend in force.
+    pub backend: Arc<str>,
+    /// Its workers.
+    pub workers: i32,
+    /// Threads of BLAS and OpenMP in the tasks of a worker, and how many workers have that number. Empty where the
+    /// map leaves the libraries as they are, or leaves them to the backend.
+    pub inner_limits: Vec<(i32, usize)>,
+}
+
+/// Says what a map would use under this thread's context, without running one.
+pub fn outlook() -> Result<Outlook> {
+    let snapshot = context::resolve()?;
+    let Choice { opened, workers } = choose(&snapshot, 0, Wishes::default())?;
+    let seats = usize::try_from(workers).unwrap_or(1);
+    let around = surroundings(&snapshot, &opened, workers, seats)?;
+    let threads = |seat| around.limit(seat).map(|limit| limit.threads);
+    // The first workers have the odd CPUs, so there are two numbers at most.
+    let (first, last) = (threads(0), threads(seats - 1));
+    let inner_limits = match (first, last) {
+        (Some(more), Some(less)) if more != less => {
+            let with_more = (0..seats).take_while(|seat| threads(*seat) == first).count();
+            vec![(more, with_more), (less, seats - with_more)]
+        }
+        (Some(same), _) => vec![(same, seats)],
+        (None, _) => Vec::new(),
+    };
+    Ok(Outlook { backend: opened.name.clone(), workers, inner_limits })
+}
+
 fn prepare(request: Request) -> Result<Call> {
     let snapshot = context::resolve()?;
     let place = &snapshot.place;
@@ -98,31 +158,18 @@ fn prepare(request: Request) -> Result<Call> {
         ));
     }
     let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
-    let inner = snapshot.setting.inner;
-    // A call with one worker runs on the caller's thread as a plain loop would: it changes nothing around its tasks.
-    let alone = workers == 1 && opened.backend.shares_memory();
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
-    let level = if alone { place.level } else { place.level + 1 };
-    let around = Arc::new(TaskSurroundings {
-        setting: if alone { snapshot.setting } else { nested(&opened, level, inner)? },
-        backend_was_chosen: alone && snapshot.backend_was_chosen,
-        level,
-        budget: if alone { place.budget } else { Some(place.cpus()) },
-        depth: place.depth + 1,
-        workers: seats,
-        limit: match inner {
-            _ if opened.backend.applies_inner_limits() => InnerLimit::None,
-            Some(threads) => InnerLimit::Exact(threads),
-            None if alone => InnerLimit::None,
-            None => InnerLimit::Share,
-        },
-    });
+    let mut around = surroundings(&snapshot, &opened, workers, seats)?;
+    if around.limit == InnerLimit::Share && limits::nothing_to_limit() {
+        around.limit = InnerLimit::None;
+    }
+    let around = Arc::new(around);
     let job = Job::new(Plan {
         task: request.task,
         n_items: request.n_items,
         n_jobs: seats,
         rules: request.rules,
-        around: Box::new(around.clone()),
+        around: around.clone(),
         parent: snapshot.place.parent,
         progress: request.progress,
     });
@@ -130,11 +177,14 @@ fn prepare(request: Request) -> Result<Call> {
 }
 
 impl Call {
-    fn run(&self) -> Result<()> {
+    /// Runs the job. Its end is told last, when the call holds neither limits nor the backend's session any more.
+    fn run(self) -> Result<()> {
         let limit: Option<ProcessLimit> = self.around.process_limit().map(limits::enter_process);
         let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
         drop(limit);
-        self.job.finish(&self.opened.name, ran)
+        let backend = self.opened.name.clone();
+        drop(self.opened);
+        self.job.finish(&backend, ran)
     }
 }
 

@@ -93,10 +93,15 @@ fn find(name: &str) -> Result<(Arc<str>, Arc<dyn Backend>)> {
     if let Some(found) = get() {
         return Ok(found);
     }
-    if let Some(path) = plugin_path(name) {
-        load_plugin(&path)?;
-    }
-    get().ok_or_else(|| unknown(name))
+    let Some(path) = plugin_path(name) else { return Err(unknown(name)) };
+    let loaded = load_plugin(&path);
+    // A plugin that finds its backend there already was loaded by another thread meanwhile: that is as good.
+    get().map_or_else(|| loaded.and_then(|()| Err(unknown(name))), Ok)
+}
+
+/// Whether a backend of that name can be had; loads its plugin, if need be.
+pub fn check(name: &str) -> Result<()> {
+    find(name).map(drop)
 }
 
 /// Opens a session of its own for a scope.

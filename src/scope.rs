@@ -90,8 +90,10 @@ impl<T> ScopeStack<T> {
 
     /// Takes all scopes above `len`, innermost first: for scopes that a task left open.
     pub fn truncate(&mut self, len: usize) -> impl Iterator<Item = T> + use<T> {
+        // The usual case is one scope, which needs no memory.
+        let last = if self.open.len() == len + 1 { self.open.pop() } else { None };
         let cut = self.open.split_off(len.min(self.open.len()));
-        cut.into_iter().rev().map(|(_, value)| value)
+        last.into_iter().chain(cut.into_iter().rev()).map(|(_, value)| value)
     }
 
     /// The open scopes, innermost first.

@@ -39,7 +39,7 @@ pub trait Backend: Send + Sync {
 
 /// An open backend. Dropping it closes it. Maps of several threads may run in one session at once.
 pub trait Session: Send + Sync {
-    /// How many workers a map that asks for `n_jobs` (positive) would really get.
+    /// How many workers a map that asks for `n_jobs` (positive) would really get; below 1: there is none to be had.
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         Ok(n_jobs)
     }

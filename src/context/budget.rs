@@ -1,9 +1,9 @@
 //! The budget tree: every task owns an exact share of its parent's CPUs.
 
-/// Workers that `n_jobs` asks for where `cpus` CPUs can be used: positive as it is, negative as joblib counts
+/// Workers that `n_jobs` asks for where `cpus()` CPUs can be used: positive as it is, negative as joblib counts
 /// (-1 all, -2 all but one, never below 1). `n_jobs` is not 0.
-pub fn normalise(n_jobs: i32, cpus: i32) -> i32 {
-    if n_jobs > 0 { n_jobs } else { (cpus + 1).saturating_add(n_jobs).max(1) }
+pub fn normalise(n_jobs: i32, cpus: impl FnOnce() -> i32) -> i32 {
+    if n_jobs > 0 { n_jobs } else { (cpus() + 1).saturating_add(n_jobs).max(1) }
 }
 
 /// The share of worker `worker` when `workers` workers divide `cpus` CPUs: the shares sum to the whole where there
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn negative_counts_are_joblibs() {
-        assert_eq!([-1, -2, -3, -100, i32::MIN].map(|n| normalise(n, 8)), [8, 7, 6, 1, 1]);
-        assert_eq!(normalise(20, 8), 20);
+        assert_eq!([-1, -2, -3, -100, i32::MIN].map(|n| normalise(n, || 8)), [8, 7, 6, 1, 1]);
+        assert_eq!(normalise(20, || 8), 20);
     }
 }

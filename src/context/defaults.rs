@@ -1,6 +1,7 @@
 //! What applies where no scope says otherwise: the process default, the environment, the built-in default.
 
 use super::{Chosen, Setting};
+use crate::registry;
 use crate::status::{Error, Result};
 use std::sync::{PoisonError, RwLock};
 
@@ -19,7 +20,7 @@ pub fn set_default(setting: Setting) {
 
 /// Makes a backend the process default by its name.
 pub fn make_default(name: &str) {
-    set_default(Setting { backend: Some(Chosen::Named(name.into())), ..Setting::default() });
+    set_default(Setting { backend: Some(Chosen::Named(name.to_owned().into())), ..Setting::default() });
 }
 
 /// Forgets the default backend if it is the one of that name.
@@ -37,21 +38,49 @@ pub fn forget_backend(name: &str) {
 pub fn fill(setting: &mut Setting) -> Result<()> {
     setting.inherit(&DEFAULT.read().unwrap_or_else(PoisonError::into_inner));
     if setting.backend.is_none() {
-        setting.backend = text("PB_BACKEND").map(|name| Chosen::Named(name.as_str().into()));
+        setting.backend = backend()?;
     }
     if setting.n_jobs.is_none() {
-        setting.n_jobs =
-            number("PB_N_JOBS", |n| n != 0, "a number of workers, or negative as joblib counts; not 0")?;
+        setting.n_jobs = n_jobs()?;
     }
     if setting.inner.is_none() {
-        setting.inner = number("PB_INNER_MAX_NUM_THREADS", |n| n > 0, "a number of threads from 1 up")?;
+        setting.inner = inner()?;
     }
     Ok(())
 }
 
-/// An environment variable, read anew at every call; empty is unset.
+const BACKEND: &str = "PB_BACKEND";
+const N_JOBS: &str = "PB_N_JOBS";
+const INNER: &str = "PB_INNER_MAX_NUM_THREADS";
+
+fn n_jobs() -> Result<Option<i32>> {
+    number(N_JOBS, |n| n != 0, "a number of workers, or negative as joblib counts; not 0")
+}
+
+fn inner() -> Result<Option<i32>> {
+    number(INNER, |n| n > 0, "a number of threads from 1 up")
+}
+
+/// The variables of the environment that cannot be used as they are set, with the error that a map would end with.
+pub fn malformed_variables() -> Vec<(&'static str, Error)> {
+    let wrong = [(BACKEND, backend().err()), (N_JOBS, n_jobs().err()), (INNER, inner().err())];
+    wrong.into_iter().filter_map(|(name, error)| Some((name, error?))).collect()
+}
+
+/// An environment variable, read anew at every call; empty is unset. What is not UTF-8 is wrong for all of them, and
+/// shown as well as it can be.
 fn text(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    let value = std::env::var_os(name)?.to_string_lossy().trim().to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
+fn backend() -> Result<Option<Chosen>> {
+    let Some(name) = text(BACKEND) else { return Ok(None) };
+    registry::check(&name).map_err(|error| Error {
+        message: format!("the environment variable {BACKEND}: {}", error.message),
+        ..error
+    })?;
+    Ok(Some(Chosen::Named(name.into())))
 }
 
 fn number(name: &str, fits: impl Fn(i32) -> bool, meaning: &str) -> Result<Option<i32>> {

@@ -9,7 +9,7 @@ mod defaults;
 mod task;
 
 pub use budget::{normalise, share};
-pub use defaults::{forget_backend, fork_guard, make_default, set_default};
+pub use defaults::{forget_backend, fork_guard, make_default, malformed_variables, set_default};
 pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
 
 use crate::backends::OpenRequest;
@@ -18,6 +18,7 @@ use crate::limits;
 use crate::registry::{self, Opened};
 use crate::scope::{ScopeStack, Token};
 use crate::status::{Error, Result, Status};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub enum Chosen {
     /// With a session of the scope's own.
     Opened(Arc<Opened>),
     /// By name: the first map finds or opens the name's shared session.
-    Named(Arc<str>),
+    Named(Cow<'static, str>),
 }
 
 impl Chosen {
@@ -38,7 +39,7 @@ impl Chosen {
     pub fn name(&self) -> Arc<str> {
         match self {
             Chosen::Opened(opened) => opened.name.clone(),
-            Chosen::Named(name) => name.clone(),
+            Chosen::Named(name) => Arc::from(&**name),
         }
     }
 
@@ -173,6 +174,21 @@ pub fn attach(snapshot: Arc<Snapshot>) -> Result<Token> {
 
 /// All that is in force on this thread now.
 pub fn resolve() -> Result<Snapshot> {
+    let (mut found, hidden) = look_at_stack()?;
+    if !hidden {
+        defaults::fill(&mut found.setting)?;
+        found.backend_was_chosen = found.setting.backend.is_some();
+    }
+    Ok(found)
+}
+
+/// Where in the tree of maps this thread stands, whether or not its context can be used.
+pub fn place() -> Result<Place> {
+    Ok(look_at_stack()?.0.place)
+}
+
+/// What this thread's stack says, and whether that hides the defaults.
+fn look_at_stack() -> Result<(Snapshot, bool)> {
     let mut found = Snapshot::default();
     let mut hidden = false;
     with_stack(|stack| {
@@ -198,11 +214,7 @@ pub fn resolve() -> Result<Snapshot> {
             break;
         }
     })?;
-    if !hidden {
-        defaults::fill(&mut found.setting)?;
-        found.backend_was_chosen = found.setting.backend.is_some();
-    }
-    Ok(found)
+    Ok((found, hidden))
 }
 
 /// The task that runs on this thread now, if any: its job and its seat.

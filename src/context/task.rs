@@ -1,10 +1,9 @@
 //! What a task finds around it: its place in the tree of maps, its share, its limits.
 
 use super::{Frame, Place, STACK, Setting, with_stack};
-use crate::job::{Job, Surroundings};
+use crate::job::{Job, Stay, Surroundings};
 use crate::limits::{self, Limit};
-use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How the tasks of one map see the world; made once for a map, entered by every worker.
 pub struct TaskSurroundings {
@@ -14,8 +13,10 @@ pub struct TaskSurroundings {
     pub backend_was_chosen: bool,
     /// Nesting level of the tasks.
     pub level: i32,
-    /// CPUs that the workers divide; `None` for the whole process's, where there is but one worker.
+    /// CPUs that the workers divide; `None` for the whole process's, counted when somebody asks.
     pub budget: Option<i32>,
+    /// The process's CPUs, once counted.
+    pub counted: OnceLock<i32>,
     /// Maps around the tasks, this one included.
     pub depth: u32,
     /// Workers of the map.
@@ -38,7 +39,11 @@ pub enum InnerLimit {
 impl TaskSurroundings {
     /// CPUs of one worker.
     fn share(&self, seat: usize) -> Option<i32> {
-        self.budget.map(|cpus| super::share(cpus, self.workers, seat))
+        if self.workers == 1 {
+            return self.budget;
+        }
+        let cpus = self.budget.unwrap_or_else(|| *self.counted.get_or_init(crate::cpu::count));
+        Some(super::share(cpus, self.workers, seat))
     }
 
     /// The limit on one worker.
@@ -46,7 +51,10 @@ impl TaskSurroundings {
         match self.limit {
             InnerLimit::None => None,
             InnerLimit::Exact(threads) => Some(Limit { threads, exact: true }),
-            InnerLimit::Share => self.share(seat).map(|threads| Limit { threads, exact: false }),
+            InnerLimit::Share => {
+                let threads = self.share(seat).unwrap_or_else(crate::cpu::count);
+                Some(Limit { threads, exact: false })
+            }
         }
     }
 
@@ -60,7 +68,6 @@ impl TaskSurroundings {
 pub struct TaskFrame {
     job: Arc<Job>,
     seat: usize,
-    share: Option<i32>,
     /// Thread-limit scopes that were open on this thread before the worker entered.
     limit_scopes: usize,
     around: Arc<TaskSurroundings>,
@@ -70,7 +77,7 @@ impl TaskFrame {
     pub(super) fn place(&self) -> Place {
         Place {
             level: self.around.level,
-            budget: self.share,
+            budget: self.around.share(self.seat),
             depth: self.around.depth,
             parent: Some((self.job.clone(), self.seat)),
         }
@@ -89,36 +96,24 @@ impl TaskFrame {
     }
 }
 
-/// A worker's stay in a map: dropping it leaves, and closes what its tasks left open.
-struct Stay {
-    scopes: usize,
-    limit_scopes: usize,
-    _limit: Option<limits::ThreadLimit>,
-}
-
-impl Surroundings for Arc<TaskSurroundings> {
-    fn enter(&self, job: &Arc<Job>, seat: usize) -> Box<dyn Any> {
+impl Surroundings for TaskSurroundings {
+    fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay {
         let limit_scopes = limits::open_scopes();
-        let frame =
-            TaskFrame { job: job.clone(), seat, share: self.share(seat), limit_scopes, around: self.clone() };
+        let limit = self.limit(seat).map(limits::enter_thread);
+        let frame = TaskFrame { job: job.clone(), seat, limit_scopes, around: self };
         let scopes = with_stack(|stack| {
             let depth = stack.len();
             stack.push(Frame::Task(frame));
             depth
         });
-        Box::new(Stay {
-            scopes: scopes.unwrap_or(usize::MAX),
-            limit_scopes,
-            _limit: self.limit(seat).map(limits::enter_thread),
-        })
+        Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit }
     }
-}
 
-impl Drop for Stay {
-    fn drop(&mut self) {
-        limits::close_above(self.limit_scopes);
+    fn leave(&self, stay: Stay) {
+        limits::close_above(stay.limit_scopes);
         // Frames are dropped after the stack is free again: closing a session may run foreign code.
-        let left = STACK.try_with(|stack| stack.borrow_mut().truncate(self.scopes).collect::<Vec<_>>());
+        let left = STACK.try_with(|stack| stack.borrow_mut().truncate(stay.scopes));
         drop(left);
+        drop(stay.limit);
     }
 }

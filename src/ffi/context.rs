@@ -116,7 +116,7 @@ pub extern "C" fn pb_current_backend() -> *const c_char {
 /// How many parallel maps are around the calling code: 0 outside any task. Maps that ran sequentially do not count.
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_nesting_level() -> i32 {
-    guard_value(|_| 0, || Ok(context::resolve()?.place.level))
+    guard_value(|_| 0, || Ok(context::place()?.level))
 }
 
 /// Inside a task: which of its map's workers runs it, from 0 to n_jobs - 1; no two tasks of a map that run at the same time
@@ -137,7 +137,7 @@ pub extern "C" fn pb_cancelled() -> i32 {
         |_| 0,
         || {
             let around = context::current_task()
-                .map_or_else(|| context::resolve().map(|found| found.place.parent), |task| Ok(Some(task)))?;
+                .map_or_else(|| context::place().map(|place| place.parent), |task| Ok(Some(task)))?;
             Ok(i32::from(around.is_some_and(|(job, seat)| job.item_should_stop(seat))))
         },
     )

@@ -5,7 +5,7 @@ use super::guard::{guard, guard_status, guard_value};
 use super::map::User;
 use crate::context;
 use crate::job::{Job as pb_job, Next};
-use crate::status::{Result, Status, pb_status};
+use crate::status::{Error, Result, Status, pb_status};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +32,14 @@ pub(super) unsafe fn shared(pointer: *const pb_job) -> Result<Arc<pb_job>> {
     }
 }
 
+/// Checks a time to wait; any number is fine.
+fn timeout(seconds: f64) -> Result<f64> {
+    if seconds.is_nan() {
+        return Err(Error::invalid("timeout_seconds is not a number: it is seconds, or below 0 for ever"));
+    }
+    Ok(seconds)
+}
+
 /// Waits until the job is over.
 ///
 /// @param timeout_seconds  0 only looks; below 0 waits for ever
@@ -45,8 +53,9 @@ pub unsafe extern "C" fn pb_job_wait(job: *mut pb_job, timeout_seconds: f64) -> 
     guard_status(|| {
         // SAFETY: the caller promised a job.
         let job = unsafe { shared(job) }?;
+        let timeout = timeout(timeout_seconds)?;
         job.check_waiter(context::current_task())?;
-        job.wait(timeout_seconds).map_or(Ok(Status::PENDING), |outcome| outcome.map(|()| Status::OK))
+        job.wait(timeout).map_or(Ok(Status::PENDING), |outcome| outcome.map(|()| Status::OK))
     })
 }
 
@@ -63,9 +72,10 @@ pub unsafe extern "C" fn pb_job_next(job: *mut pb_job, timeout_seconds: f64, ind
     guard_status(|| {
         // SAFETY: the caller promised a job.
         let job = unsafe { shared(job) }?;
+        let timeout = timeout(timeout_seconds)?;
         writable(index, "index")?;
         job.check_waiter(context::current_task())?;
-        match job.next(timeout_seconds)? {
+        match job.next(timeout)? {
             Next::Pending => Ok(Status::PENDING),
             Next::Done => Ok(Status::DONE),
             Next::Item(item) => {
@@ -78,7 +88,8 @@ pub unsafe extern "C" fn pb_job_next(job: *mut pb_job, timeout_seconds: f64, ind
 }
 
 /// Has `notify(user)` called once, when the job is over: on the thread that ended it, or here and now if it is over. It
-/// may call any function of the library, `pb_job_free` of this job included.
+/// may call any function of the library, `pb_job_free` of this job included. `user` must live until then: `pb_job_free` does
+/// not wait for a callback.
 ///
 /// # Safety
 /// `job` was submitted and not freed; `notify` may be called from any thread.
@@ -103,7 +114,7 @@ pub unsafe extern "C" fn pb_job_notify(
 }
 
 /// Asks the job to stop: no further item starts, those that run see `pb_cancelled`. Returns at once; a job that is over
-/// stays as it ended.
+/// stays as it ended, and one whose items all finish all the same ends with PB_OK.
 ///
 /// # Safety
 /// `job` was submitted and not freed.

@@ -5,7 +5,6 @@
 //! together (guided self-scheduling, Polychronopoulos and Kuck 1987, with a time bound instead of a fixed one).
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
-use crossbeam_utils::CachePadded;
 
 /// Items `begin..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +20,12 @@ pub struct Chunk {
 const TARGET_NS: u64 = 50_000;
 
 pub(super) struct Claims {
-    cursor: CachePadded<AtomicUsize>,
+    /// Moves once a chunk, so it may share a line with what is only read: padding would make the job cost more to
+    /// allocate than it saves.
+    cursor: AtomicUsize,
     /// Picoseconds an item, averaged over the last chunks; 0 while nothing is known. Advisory: lost updates only
     /// make a chunk a little larger or smaller.
-    pace: CachePadded<AtomicU64>,
+    pace: AtomicU64,
     n_items: usize,
     n_jobs: usize,
     batch_size: usize,
@@ -32,13 +33,7 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
-        Claims {
-            cursor: CachePadded::new(AtomicUsize::new(0)),
-            pace: CachePadded::new(AtomicU64::new(0)),
-            n_items,
-            n_jobs,
-            batch_size,
-        }
+        Claims { cursor: AtomicUsize::new(0), pace: AtomicU64::new(0), n_items, n_jobs, batch_size }
     }
 
     /// The next chunk, or `None` when all are taken.

@@ -21,12 +21,12 @@ pub use progress::{Progress, ProgressFn};
 pub use run::{Seat, set_text};
 pub use stream::Next;
 
+use crate::limits::ThreadLimit;
 use crate::status::{Error, ItemFate, Result, Status};
 use claims::Claims;
 use deadline::Clock;
 use outside::Outside;
 use seats::Seats;
-use std::any::Any;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -47,8 +47,21 @@ pub trait Task: Send + Sync {
 
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
 pub trait Surroundings: Send + Sync {
-    /// Enters on this thread; dropping the result leaves. `seat` is the worker's index.
-    fn enter(&self, job: &Arc<Job>, seat: usize) -> Box<dyn Any>;
+    /// Enters on this thread. `seat` is the worker's index.
+    fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay;
+
+    /// Leaves, on the same thread.
+    fn leave(&self, stay: Stay);
+}
+
+/// What a worker found on its thread when it entered, and puts back when it leaves.
+pub struct Stay {
+    /// Scopes that were open.
+    pub scopes: usize,
+    /// Thread-limit scopes that were open.
+    pub limit_scopes: usize,
+    /// The worker's own limit.
+    pub limit: Option<ThreadLimit>,
 }
 
 /// How a map is to be run.
@@ -82,8 +95,10 @@ pub enum Stream {
 const STOP: u32 = 1;
 /// Somebody asked for it: the job ends as cancelled unless an error came first.
 const CANCELLED: u32 = 2;
-/// A task left a text for a failure: look whether it meant it.
+/// A task has left a text for a failure; stays set, since each worker has to see whether the text is still meant.
 const TEXT: u32 = 4;
+/// The job as a whole has failed, not only an item whose error is collected.
+const FAILED: u32 = 8;
 
 /// What makes a [`Job`].
 pub struct Plan {
@@ -96,11 +111,17 @@ pub struct Plan {
     /// How to run them.
     pub rules: Rules,
     /// What workers enter.
-    pub around: Box<dyn Surroundings>,
+    pub around: Arc<dyn Surroundings>,
     /// The task that made this call, with its seat: its cancellation is ours.
     pub parent: Option<(Arc<Job>, usize)>,
     /// Who wants to hear of progress.
     pub progress: Option<Progress>,
+}
+
+/// One worker with nobody above it who could stop it between two chunks takes all at once.
+fn batch_size(plan: &Plan) -> usize {
+    let alone = plan.n_jobs == 1 && plan.parent.is_none();
+    if alone && plan.rules.batch_size == 0 { plan.n_items } else { plan.rules.batch_size }
 }
 
 /// A map in being.
@@ -125,13 +146,13 @@ impl Job {
         Arc::new(Job {
             started: Instant::now(),
             flags: AtomicU32::new(0),
-            claims: Claims::new(plan.n_items, plan.n_jobs, plan.rules.batch_size),
+            claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),
             seats: Seats::new(plan.n_jobs),
             clock: Clock::new(plan.n_jobs, plan.rules.timeout),
             done: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             first_error: Mutex::new(None),
-            watch: Watch::new(plan.rules.stream, plan.n_items),
+            watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
             plan,
         })
@@ -165,15 +186,13 @@ impl Job {
         (self.clock.is_on() && self.clock.is_late(seat, self.now())) || self.is_stopped()
     }
 
-    /// The backend's own failure, or any other that concerns the whole job.
+    /// The backend's own failure, or any other that concerns the whole job. The first one counts, and more than an
+    /// item's error that was collected.
     pub fn fail(&self, error: Error) {
-        {
-            let mut first = self.lock_error();
-            if first.is_none() {
-                *first = Some(error);
-            }
+        let mut first = self.lock_error();
+        if self.flags.fetch_or(FAILED | STOP, Ordering::Relaxed) & FAILED == 0 {
+            *first = Some(error);
         }
-        self.flags.fetch_or(STOP, Ordering::Relaxed);
     }
 
     fn lock_error(&self) -> MutexGuard<'_, Option<Error>> {
@@ -198,41 +217,41 @@ impl Job {
     fn outcome(&self, backend: &str, run: Result<()>) -> Result<()> {
         let done = self.done.load(Ordering::Relaxed);
         let failed = self.failed.load(Ordering::Relaxed);
-        let unfinished = done + failed < self.n_items();
-        if unfinished && self.plan.rules.collect_errors && self.is_stopped() {
-            return Err(self.cancelled(done));
-        }
         let first = self.lock_error().clone();
-        if let Some(error) = first {
-            return Err(if self.plan.rules.collect_errors && failed > 1 {
-                Error {
-                    message: format!(
-                        "{failed} of {} items failed; the first: {}",
-                        self.n_items(),
-                        error.message
-                    ),
-                    ..error
-                }
-            } else {
-                error
-            });
+        if let Some(error) = first.clone().filter(|_| self.flags.load(Ordering::Relaxed) & FAILED != 0) {
+            return Err(error);
         }
         run?;
-        if done == self.n_items() {
-            return Ok(());
+        // Items that ended early because they were asked to are not finished; where errors are collected a failed item
+        // is, but does not hide that others were not run.
+        let finished = if self.plan.rules.collect_errors { done + failed } else { done };
+        if finished < self.n_items() {
+            return Err(if self.is_stopped() {
+                self.cancelled(done)
+            } else {
+                self.left_undone(backend, self.n_items() - finished)
+            });
         }
-        if self.is_stopped() {
-            return Err(self.cancelled(done));
-        }
-        Err(Error::new(
+        first.map_or(Ok(()), |first| Err(self.collected(first, failed)))
+    }
+
+    fn left_undone(&self, backend: &str, items: usize) -> Error {
+        Error::new(
             Status::ERR_INTERNAL,
             format!(
-                "backend '{backend}' returned from run with {} of {} items not run: it must claim until PB_DONE and \
-                 run every chunk that it claimed",
-                self.n_items() - done,
+                "backend '{backend}' returned from run with {items} of {} items not run: it must claim until PB_DONE \
+                 and run every chunk that it claimed",
                 self.n_items()
             ),
-        ))
+        )
+    }
+
+    fn collected(&self, first: Error, failed: usize) -> Error {
+        if failed < 2 {
+            return first;
+        }
+        let message = format!("{failed} of {} items failed; the first: {}", self.n_items(), first.message);
+        Error { message, ..first }
     }
 
     fn cancelled(&self, done: usize) -> Error {

@@ -1,8 +1,7 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Job, STOP, TEXT};
+use super::{Chunk, Job, Stay, TEXT};
 use crate::status::{ItemFate, Status};
-use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +17,7 @@ pub struct Seat {
     number: usize,
     /// The text of an item around this job, put aside while this job's own items run here.
     outer_text: Option<String>,
-    stay: Option<Box<dyn Any>>,
+    stay: Option<Stay>,
 }
 
 impl Seat {
@@ -30,7 +29,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.stay = None;
+        if let Some(stay) = self.stay.take() {
+            self.job.plan.around.leave(stay);
+        }
         let outer = self.outer_text.take();
         let _ = TASK_TEXT.try_with(|text| text.replace(outer));
         self.job.seats.give_back(self.number);
@@ -57,7 +58,7 @@ impl Job {
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already.
     pub fn enter(self: &Arc<Self>) -> Option<Seat> {
         let number = self.seats.take()?;
-        let stay = self.plan.around.enter(self, number);
+        let stay = self.plan.around.clone().enter(self, number);
         Some(Seat { job: self.clone(), number, outer_text: take_text(), stay: Some(stay) })
     }
 
@@ -81,43 +82,43 @@ impl Job {
 
     /// Runs a claimed chunk, up to where the job stops.
     pub fn run(&self, seat: &Seat, chunk: Chunk) {
-        let rules = &self.plan.rules;
-        let watched = self.clock.is_on()
-            || rules.collect_errors
-            || rules.record
-            || self.plan.progress.is_some()
-            || self.watch.is_streaming();
         let begin = self.claims.is_adaptive().then(|| self.now());
-        if watched {
-            self.run_watched(seat, chunk);
-        } else {
-            self.run_plain(chunk);
+        let rest = if self.is_watched() { chunk } else { self.run_plain(chunk) };
+        if rest.begin < rest.end {
+            self.run_watched(seat, rest);
         }
         if let Some(begin) = begin {
             self.claims.took(chunk.end - chunk.begin, self.now() - begin);
         }
     }
 
-    /// The tight loop: nothing between two items but a look at the flags.
-    fn run_plain(&self, chunk: Chunk) {
-        let mut left = chunk;
-        while left.begin < left.end {
-            let (reached, code) = self.plan.task.run_range(left, &self.flags);
-            self.done.fetch_add(reached - left.begin, Ordering::Relaxed);
-            left.begin = reached;
-            if let Some(code) = code {
-                self.item_returned(left.begin, code, take_text());
-                return;
-            }
-            let flags = self.flags.fetch_and(!TEXT, Ordering::Relaxed);
-            if flags & STOP != 0 {
-                return;
-            }
-            // A text without a failure: the task did not mean it.
-            if flags & TEXT != 0 {
-                take_text();
-            }
+    /// Whether somebody wants to know of each item.
+    fn is_watched(&self) -> bool {
+        let rules = &self.plan.rules;
+        // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.
+        let outlasts_a_cancel = self.plan.parent.is_some() && !self.claims.is_adaptive();
+        self.clock.is_on()
+            || rules.collect_errors
+            || rules.record
+            || self.plan.progress.is_some()
+            || self.watch.is_streaming()
+            || outlasts_a_cancel
+            || self.flags.load(Ordering::Relaxed) & TEXT != 0
+    }
+
+    /// The tight loop: nothing between two items but a look at the flags. Returns what is left of the chunk when a task
+    /// has spoken without failing: from then on every item is watched, lest its words are taken for another's.
+    fn run_plain(&self, chunk: Chunk) -> Chunk {
+        let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
+        self.done.fetch_add(reached - chunk.begin, Ordering::Relaxed);
+        if let Some(code) = code {
+            self.item_returned(reached, code, take_text());
+            return Chunk { begin: chunk.end, end: chunk.end };
         }
+        if self.flags.load(Ordering::Relaxed) & TEXT != 0 {
+            take_text();
+        }
+        Chunk { begin: reached, end: chunk.end }
     }
 
     /// One item at a time, with all that somebody wants to know of each.
@@ -125,7 +126,7 @@ impl Job {
         let mut now = self.now();
         for index in chunk.begin..chunk.end {
             self.look_at_clock();
-            if self.flags.load(Ordering::Relaxed) & STOP != 0 {
+            if self.is_stopped() {
                 return;
             }
             self.clock.item_starts(seat.number, index, now);
@@ -147,7 +148,7 @@ impl Job {
                 }
             }
             if (code == 0 && !late) || self.plan.rules.collect_errors {
-                self.watch.item_finished(index);
+                self.watch.item_finished(index).unwrap_or_else(|error| self.fail(error));
             }
             self.tell_progress(now);
         }

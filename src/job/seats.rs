@@ -5,18 +5,21 @@ use crate::sync::{AtomicU64, Ordering};
 
 pub(super) struct Seats {
     /// A bit for each seat; set while it is taken.
-    taken: Box<[AtomicU64]>,
+    first: AtomicU64,
+    /// For maps of more than 64 workers.
+    more: Box<[AtomicU64]>,
     count: usize,
 }
 
 impl Seats {
     pub(super) fn new(count: usize) -> Self {
-        Seats { taken: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), count }
+        let more = (1..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Seats { first: AtomicU64::new(0), more, count }
     }
 
     /// Takes the lowest free seat.
     pub(super) fn take(&self) -> Option<usize> {
-        for (word, bits) in self.taken.iter().enumerate() {
+        for (word, bits) in std::iter::once(&self.first).chain(&self.more).enumerate() {
             let mut seen = bits.load(Ordering::Relaxed);
             while seen != u64::MAX {
                 let free = seen.trailing_ones() as usize;
@@ -36,7 +39,8 @@ impl Seats {
 
     /// Gives a seat back.
     pub(super) fn give_back(&self, seat: usize) {
-        self.taken[seat / 64].fetch_and(!(1 << (seat % 64)), Ordering::Release);
+        let bits = if seat < 64 { &self.first } else { &self.more[seat / 64 - 1] };
+        bits.fetch_and(!(1 << (seat % 64)), Ordering::Release);
     }
 }
 

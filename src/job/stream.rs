@@ -26,11 +26,27 @@ struct State {
     waiting: usize,
     /// Finished items in order of completion (unordered streams).
     finished: VecDeque<usize>,
-    /// A bit for each item, and the first that was not handed out yet (ordered streams).
+    /// A bit for each item up to the last that finished, and the first that was not handed out yet (ordered streams).
     bits: Vec<u64>,
     head: usize,
     notify: Vec<Notify>,
     driver: Option<Driver>,
+}
+
+impl State {
+    /// Notes a finished item of an ordered stream. The bits grow as items finish: a map may be far longer than what
+    /// anyone lets it run.
+    fn mark(&mut self, index: usize) -> Result<()> {
+        let words = index / 64 + 1;
+        if let Some(missing) = words.checked_sub(self.bits.len()) {
+            self.bits.try_reserve(missing).map_err(|_| {
+                Error::new(Status::ERR_OUT_OF_MEMORY, format!("no memory for a stream up to item {index}"))
+            })?;
+            self.bits.resize(words, 0);
+        }
+        self.bits[index / 64] |= 1 << (index % 64);
+        Ok(())
+    }
 }
 
 /// What waiting brought.
@@ -45,10 +61,8 @@ pub enum Next {
 }
 
 impl Watch {
-    pub(super) fn new(order: Stream, n_items: usize) -> Self {
-        let words = if order == Stream::Ordered { n_items.div_ceil(64) } else { 0 };
-        let state = State { bits: vec![0; words], ..State::default() };
-        Watch { state: Mutex::new(state), changed: Condvar::new(), order }
+    pub(super) fn new(order: Stream) -> Self {
+        Watch { state: Mutex::default(), changed: Condvar::new(), order }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -60,16 +74,17 @@ impl Watch {
     }
 
     /// Hands a finished item to whoever asks next.
-    pub(super) fn item_finished(&self, index: usize) {
+    pub(super) fn item_finished(&self, index: usize) -> Result<()> {
         let mut state = self.lock();
         match self.order {
-            Stream::None => return,
+            Stream::None => return Ok(()),
             Stream::Unordered => state.finished.push_back(index),
-            Stream::Ordered => state.bits[index / 64] |= 1 << (index % 64),
+            Stream::Ordered => state.mark(index)?,
         }
         if state.waiting > 0 {
             self.changed.notify_all();
         }
+        Ok(())
     }
 
     /// Makes those who wait look again.
@@ -84,8 +99,10 @@ impl Watch {
         let mut state = self.lock();
         state.outcome = Some(outcome);
         let notify = std::mem::take(&mut state.notify);
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
         drop(state);
-        self.changed.notify_all();
         notify.into_iter().for_each(|call| call());
     }
 

@@ -9,6 +9,16 @@ use super::elf::{Dyn, Symbols};
 use libloading::os::unix::Library;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held over every walk of the loader's list, and over forks: glibc (2.36, for one) leaves the list's own lock in a forked
+/// child as another thread held it, and the child's first walk would wait for ever.
+static WALK: Mutex<()> = Mutex::new(());
+
+/// Nothing else is locked while it is held.
+pub fn walk_lock() -> MutexGuard<'static, ()> {
+    WALK.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Counts of all loads and unloads so far: two equal readings mean that the same objects are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +63,7 @@ pub fn generation() -> Generation {
         1
     }
     let mut counts = Generation { loads: 0, unloads: 0 };
+    let _walk = walk_lock();
     // SAFETY: the callback has the type that the loader wants and `counts` outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut counts).cast()) };
     counts
@@ -78,8 +89,11 @@ pub fn loaded() -> Vec<Loaded> {
         0
     }
     let mut objects = Vec::<Loaded>::new();
-    // SAFETY: the callback has the type that the loader wants and `objects` outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(copy), (&raw mut objects).cast()) };
+    {
+        let _walk = walk_lock();
+        // SAFETY: the callback has the type that the loader wants and `objects` outlives the call.
+        unsafe { libc::dl_iterate_phdr(Some(copy), (&raw mut objects).cast()) };
+    }
     objects.retain(Loaded::is_file);
     objects
 }

@@ -18,6 +18,7 @@ mod elf;
 mod find;
 mod flexiblas;
 mod ledger;
+mod load;
 mod loaded;
 mod mkl;
 mod openblas;
@@ -29,6 +30,7 @@ mod thread;
 
 pub use custom::{CustomPool, register};
 pub use ledger::ProcessLimit;
+pub use load::load;
 pub use scope::{close_above, open_scopes, pop, pop_above, push};
 pub use thread::ThreadLimit;
 
@@ -63,6 +65,11 @@ pub struct Limit {
     /// True where the user named the number: then it may also raise a count. False for a cap, which never
     /// raises the count in force.
     pub exact: bool,
+}
+
+/// Whether no thread pool is known in this process now, so that a map need not enter any limit.
+pub fn nothing_to_limit() -> bool {
+    loaded::current().is_empty()
 }
 
 /// The process-wide half of a map's limit: entered once, held for the whole map, ended by dropping it on any
@@ -116,8 +123,9 @@ pub fn pools() -> Vec<PoolInfo> {
 /// All locks of this room.
 struct ForkGuard {
     pid: u32,
-    _known: MutexGuard<'static, loaded::Known>,
     ledger: MutexGuard<'static, ledger::Ledger>,
+    _known: MutexGuard<'static, loaded::Known>,
+    _walk: MutexGuard<'static, ()>,
 }
 
 impl Drop for ForkGuard {
@@ -132,5 +140,10 @@ impl Drop for ForkGuard {
 /// dropped in parent and child, on the thread that forks. In the child, requests of the parent's other
 /// threads are forgotten.
 pub fn fork_guard() -> impl Sized + 'static {
-    ForkGuard { pid: std::process::id(), _known: loaded::lock(), ledger: ledger::lock() }
+    ForkGuard {
+        pid: std::process::id(),
+        _known: loaded::lock(),
+        ledger: ledger::lock(),
+        _walk: find::walk_lock(),
+    }
 }

@@ -69,7 +69,7 @@ fn check(who: &str, returned: Status, errors_before: u64) -> Result<()> {
     }
     let status = if returned.is_known_error() { returned } else { Status::ERR_INTERNAL };
     let left = (status::last_count() != errors_before).then(status::last).flatten();
-    Err(match left {
+    Err(match left.filter(|error| !error.message.is_empty()) {
         Some(error) => {
             Error { status, message: format!("{who} failed: {}", error.message), item: error.item }
         }
@@ -151,10 +151,7 @@ impl Session for ForeignSession {
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         let Some(slot) = self.table.vtable.effective_n_jobs else { return Ok(n_jobs) };
         // SAFETY: the slot's type is the header's; the session is open until `self` is dropped.
-        let workers = self
-            .table
-            .guard("effective_n_jobs", || unsafe { slot(self.table.state, self.session, n_jobs) })?;
-        Ok(workers.max(0))
+        self.table.guard("effective_n_jobs", || unsafe { slot(self.table.state, self.session, n_jobs) })
     }
 
     fn run(&self, job: &Arc<Job>) -> Result<()> {
@@ -190,6 +187,10 @@ impl Drop for ForeignSession {
 
 /// Loads the shared library and calls its `pb_plugin_init`, which registers its backends. It is never unloaded.
 pub fn init_plugin(path: &Path) -> Result<()> {
+    // To the system's loader an empty path is the program itself.
+    if path.as_os_str().is_empty() {
+        return Err(Error::invalid("the path of the plugin is empty"));
+    }
     let shown = path.display();
     // SAFETY: loading runs the library's initialisers: that is what the caller asked for.
     let library = unsafe { libloading::Library::new(path) }

@@ -44,7 +44,8 @@ pub struct pb_backend_vtable {
     >,
     /// Optional. Ends a session, once, after its last map.
     pub close: Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void)>,
-    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; NULL: the number asked for.
+    /// Optional. Workers that a map that asks for `n_jobs` (positive) would really get; below 1: there is no active worker,
+    /// and maps fail with PB_ERR_BACKEND_UNAVAILABLE. NULL: the number asked for.
     pub effective_n_jobs:
         Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void, n_jobs: i32) -> i32>,
     /// Required. Claims and runs chunks until PB_DONE, on as many threads as `pb_job_n_jobs` says; returns when all are

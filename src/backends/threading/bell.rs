@@ -85,7 +85,7 @@ impl Bell {
         self.idle.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Sleeps until places are wanted; false when the thread is to end.
+    /// Sleeps until places are wanted, or were; false when the thread is to end.
     pub(super) fn wait(&self) -> bool {
         for _ in 0..LOOKS_BEFORE_SLEEP {
             if self.wanted.load(Ordering::Relaxed) > 0 {
@@ -94,21 +94,19 @@ impl Bell {
             std::hint::spin_loop();
         }
         let mut threads = self.lock();
-        loop {
-            if self.wanted.load(Ordering::SeqCst) > 0 {
-                return true;
-            }
-            if threads.ending {
-                return self.leave(&mut threads);
-            }
-            threads.asleep += 1;
-            let (mut awake, timed_out) = self.sleep(threads);
-            awake.asleep -= 1;
-            if timed_out && self.wanted.load(Ordering::SeqCst) <= 0 {
-                return self.leave(&mut awake);
-            }
-            threads = awake;
+        if self.wanted.load(Ordering::SeqCst) > 0 {
+            return true;
         }
+        if threads.ending {
+            return self.leave(&mut threads);
+        }
+        threads.asleep += 1;
+        let (mut threads, timed_out) = self.sleep(threads);
+        threads.asleep -= 1;
+        if timed_out && self.wanted.load(Ordering::SeqCst) <= 0 {
+            return self.leave(&mut threads);
+        }
+        true
     }
 
     /// Sleeps once; a thread that is one too many not for ever.

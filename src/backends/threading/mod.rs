@@ -33,6 +33,10 @@ impl Backend for Threading {
 }
 
 impl Session for Threading {
+    fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
+        Ok(n_jobs.min(pool::MAX_THREADS as i32 + 1))
+    }
+
     fn run(&self, job: &Arc<Job>) -> Result<()> {
         let helpers = job.n_jobs() - 1;
         if helpers == 0 {

@@ -10,11 +10,11 @@ use crate::job::Job;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 
 /// More threads than this are never started; maps then run with fewer helpers.
-const MAX_THREADS: usize = 1024;
+pub(super) const MAX_THREADS: usize = 1024;
 /// What main threads usually have; untouched pages cost nothing.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -28,16 +28,23 @@ thread_local! {
 }
 
 enum Ticket {
-    Help(Arc<Call>),
+    /// Weak: a ticket that nobody took before its call ended must not keep the call, and so this pool, alive.
+    Help(Weak<Call>),
     Run(Box<dyn FnOnce() + Send>),
 }
 
 /// A map that wants helpers.
-pub(super) struct Call {
+struct Call {
     job: Arc<Job>,
     gate: Gate,
     /// Places not taken yet. Only the thread that lowers it may lower the pool's `wanted` by as much.
     places: AtomicUsize,
+}
+
+/// The caller's end of a call. The pool belongs here, not to the call: a ticket that nobody came for stays in the
+/// pool's queue, and must not keep the pool that keeps it.
+pub(super) struct Offer {
+    call: Arc<Call>,
     pool: Arc<Pool>,
     forks: u32,
 }
@@ -69,12 +76,12 @@ fn current() -> Arc<Pool> {
 }
 
 /// Offers places in a job to the pool's threads.
-pub(super) fn offer(job: Arc<Job>, places: usize) -> Arc<Call> {
+pub(super) fn offer(job: Arc<Job>, places: usize) -> Offer {
     let pool = current();
     let forks = FORKS.load(Ordering::Relaxed);
-    let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places), pool, forks });
-    call.pool.queue(Ticket::Help(call.clone()), places);
-    call
+    let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places) });
+    pool.queue(Ticket::Help(Arc::downgrade(&call)), places);
+    Offer { call, pool, forks }
 }
 
 /// Runs `work` on a pool thread.
@@ -82,14 +89,16 @@ pub fn spawn(work: impl FnOnce() + Send + 'static) {
     current().queue(Ticket::Run(Box::new(work)), 1);
 }
 
-impl Call {
+impl Offer {
     /// Takes back the places that are left and waits for the helpers inside; false in a forked child.
     pub(super) fn join(&self) -> bool {
-        let left = self.places.swap(0, Ordering::Relaxed);
+        let left = self.call.places.swap(0, Ordering::Relaxed);
         self.pool.bell.unwant(left);
-        self.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
+        self.call.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
     }
+}
 
+impl Call {
     /// Takes a place: how many are left after it, or `None` if there was none.
     fn take_place(&self) -> Option<usize> {
         let taken =
@@ -142,6 +151,10 @@ impl Pool {
                 // On its way from one deque to another.
                 None => std::thread::yield_now(),
             }
+            // Tickets of maps that were over before a helper came: each holds its job, so none is left lying.
+            while let Some(ticket) = self.find(number) {
+                self.serve(ticket);
+            }
         }
         std::mem::forget(guard);
         OWN.with(RefCell::take);
@@ -165,10 +178,11 @@ impl Pool {
                 work();
             }
             Ticket::Help(call) => {
+                let Some(call) = call.upgrade() else { return };
                 let Some(left) = call.take_place() else { return };
                 self.bell.take();
                 if left > 0 {
-                    self.push(Ticket::Help(call.clone()));
+                    self.push(Ticket::Help(Arc::downgrade(&call)));
                 }
                 if call.gate.enter() {
                     call.job.work();

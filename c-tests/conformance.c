@@ -1,0 +1,37 @@
+/* The conformance suite: conformance BACKEND [--plugin FILE] [--separate-memory]. See
+ * conformance/conformance.h for its rules, conformance.cmake for the backends that it is run on. */
+#include "conformance/conformance.h"
+
+struct suite suite = {NULL, 1, 0};
+
+static int usage(void) {
+    fputs("usage: conformance BACKEND [--plugin FILE] [--separate-memory]\n", stderr);
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2)
+        return usage();
+    suite.backend = argv[1];
+    suite.is_slow = getenv("PB_TEST_VALGRIND") != NULL;
+    for (int i = 2; i < argc; ++i) {
+        if (strcmp(argv[i], "--separate-memory") == 0)
+            suite.shares_memory = 0;
+        else if (strcmp(argv[i], "--plugin") == 0 && i + 1 < argc)
+            CHECK_OK(pb_load_plugin(argv[++i]));
+        else
+            return usage();
+    }
+    if (strcmp(suite.backend, "cbackend") == 0)
+        CHECK_OK(register_cbackend());
+
+    test_results();
+    test_errors();
+    test_stopping();
+    test_jobs();
+    test_context();
+    test_limits();
+    test_threads();
+    CHECK_OK(pb_shutdown());
+    return check_result();
+}

@@ -1,0 +1,6 @@
+# Every backend runs the same suite; a new one is a line here.
+set(runs
+    "sequential:sequential"
+    "threading:threading"
+    "openmp:openmp --plugin ${parallel_backend_PLUGIN_DIR}/libpb_backend_openmp.so"
+    "cbackend:cbackend") # conformance/cbackend.c

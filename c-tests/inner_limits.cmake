@@ -1,0 +1,2 @@
+include(native_libraries.cmake)
+set(runs ${openblas_runs} ${openmp_runs})

@@ -1,0 +1,58 @@
+/* scopes.h: what the tests of scopes, tasks, threads and processes share. */
+#ifndef SCOPES_H
+#define SCOPES_H
+
+#include "check.h"
+
+#include <dirent.h>
+#include <pthread.h>
+
+/* A scope that must open. */
+static inline pb_scope open_scope(const char *backend, int32_t n_jobs) {
+    pb_scope scope = 0;
+    CHECK_OK(pb_push_backend(backend, n_jobs, 0, NULL, &scope));
+    return scope;
+}
+
+static inline void close_scope(pb_scope scope) { CHECK_OK(pb_pop_backend(scope)); }
+
+/* A map without arrays, with `n_jobs` workers (0: the context's) that take one item at a time. */
+static inline pb_status map_on(int32_t n_jobs, pb_task_fn task, void *ctx, size_t n_items) {
+    pb_map_options options = {.struct_size = sizeof options};
+    options.n_jobs = n_jobs;
+    options.batch_size = 1;
+    return pb_parallel_map(task, ctx, n_items, NULL, 0, NULL, 0, &options);
+}
+
+/* Runs `work(arg)` on a thread that the library did not start, and waits for it. */
+static inline void on_another_thread(void *(*work)(void *), void *arg) {
+    pthread_t thread;
+    CHECK_INT(0, pthread_create(&thread, NULL, work, arg));
+    CHECK_INT(0, pthread_join(thread, NULL));
+}
+
+/* The tests set the variables that they need: those of the surroundings do not count. */
+static inline void forget_environment(void) {
+    const char *const variables[] = {"PB_BACKEND", "PB_N_JOBS", "PB_INNER_MAX_NUM_THREADS",
+                                     "PB_MAX_CPU_COUNT", "PB_PLUGIN_PATH"};
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
+        CHECK_INT(0, unsetenv(variables[i]));
+}
+
+/* Sizes that memcheck gets through in time. */
+static inline int times(int usually, int under_valgrind) {
+    return getenv("PB_TEST_VALGRIND") != NULL ? under_valgrind : usually;
+}
+
+/* The threads that this process has now. */
+static inline int count_threads(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks != NULL);
+    int count = 0;
+    for (const struct dirent *entry; (entry = readdir(tasks)) != NULL;)
+        count += entry->d_name[0] != '.';
+    closedir(tasks);
+    return count;
+}
+
+#endif
