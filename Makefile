@@ -2,6 +2,7 @@
 #
 #   make demo      build, install under build/, and run the demo
 #   make test      everything that must pass
+#   make bench     measure against other runtimes, write benches/results (about 6 minutes, on a machine at rest)
 #   make check     formats, lints, and that the header, symbols and versions agree
 #   make install   PREFIX=/usr/local (DESTDIR is respected)
 #   make header    generate include/parallel_backend.h after a change in src/ffi
@@ -20,8 +21,8 @@ stage = @printf '\n== %s\n'
 # Stages follow one another, whatever -j says: they share build trees and two of them measure time.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: demo test check install header format clean setup-demo setup-test build local-install \
-        test-rust test-plugins test-c test-consumers test-valgrind test-examples
+.PHONY: demo test bench check install header format clean setup-demo setup-test setup-bench build local-install \
+        test-rust test-plugins test-c test-consumers test-valgrind test-examples test-bench
 
 demo: setup-demo local-install
 	$(stage) "demo"
@@ -29,7 +30,7 @@ demo: setup-demo local-install
 	cmake --build build/demo >>build/demo.log || { cat build/demo.log; exit 1; }
 	build/demo/pb-demo --plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so
 
-test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples
+test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples test-bench
 	$(stage) "all passed"
 
 setup-demo:
@@ -39,6 +40,10 @@ setup-demo:
 setup-test:
 	$(stage) "set-up for the tests"
 	scripts/setup test
+
+setup-bench:
+	$(stage) "set-up for the benchmark"
+	scripts/setup bench
 
 build:
 	$(stage) "build"
@@ -91,6 +96,20 @@ test-consumers: build
 test-examples: local-install
 	$(stage) "examples"
 	scripts/test-examples $(prefix)
+
+test-bench:
+	$(stage) "how the benchmark reports"
+	cd benches && python3 -B -m unittest
+
+# What to measure: make bench BENCH="--only saxpy,onetbb --threads 4"
+bench: setup-bench build/benches
+	$(stage) "benchmark"
+	.venv/bin/python -B benches/run $(BENCH)
+
+build/benches: local-install
+	cmake -S benches -B $@ -DCMAKE_PREFIX_PATH=$(prefix) >build/benches.log || { cat build/benches.log; exit 1; }
+	cmake --build $@ -j2 >>build/benches.log || { cat build/benches.log; exit 1; }
+.PHONY: build/benches
 
 header:
 	scripts/header

@@ -1,0 +1,86 @@
+"""Medians, ideals and verdicts of the benchmark's report."""
+
+import unittest
+
+from driver.report import digits, goal_text, reached, spread, summarise
+from driver.rows import PEERS, ROWS, Goal, Row
+from driver.plot import STYLES
+
+
+def row(goal=Goal(of_best=1), **more):
+    return Row("name", "title", "µs", 1e3, goal, **more)
+
+
+class Summary(unittest.TestCase):
+    def test_medians_decide(self):
+        summary = summarise(row(), {"ours": [9, 1, 2], "rayon": [4, 4, 400], "chili": [5], "serial": [8]}, cpus=2)
+        self.assertEqual(summary["median_ns"], {"ours": 2, "rayon": 4, "chili": 5, "serial": 8})
+        self.assertEqual(summary["best_peer"], "rayon")
+        self.assertEqual(summary["to_ours"]["chili"], 2.5)
+        self.assertEqual(summary["to_best_peer"]["ours"], 0.5)
+        self.assertTrue(summary["goal_reached"])
+
+    def test_the_plain_loop_is_no_peer(self):
+        self.assertIsNone(summarise(row(), {"ours": [2], "serial": [1]}, cpus=2)["best_peer"])
+
+    def test_a_peer_that_failed_has_no_figure(self):
+        summary = summarise(row(), {"ours": [2], "rayon": [], "chili": [3]}, cpus=2)
+        self.assertEqual(summary["best_peer"], "chili")
+        self.assertNotIn("rayon", summary["to_ours"])
+
+    def test_ideal_spreads_the_plain_loop_over_the_cpus(self):
+        values = {"ours": [60], "serial": [160]}
+        self.assertEqual(summarise(row(), values, cpus=16)["ideal_ns"], 10)
+        self.assertEqual(summarise(row(serial_cpus=4), values, cpus=16)["ideal_ns"], 40)
+        self.assertEqual(summarise(row(serial_cpus=4), values, cpus=2)["ideal_ns"], 160)
+        self.assertEqual(summarise(row(fill=True), values, cpus=16)["ideal_ns"], 160)
+        self.assertIsNone(summarise(row(serial_cpus=0), values, cpus=16)["ideal_ns"])
+
+    def test_spread_needs_three_rounds(self):
+        self.assertIsNone(spread([1, 2]))
+        self.assertEqual(spread([8, 9, 10, 11, 12]), 0.1)
+
+
+class Goals(unittest.TestCase):
+    def check(self, goal, at, fails_at):
+        medians = {"serial": 200.0, "rayon": 100.0, "chili": 120.0}
+        self.assertTrue(reached(goal, {**medians, "ours": at}, "rayon", 90.0))
+        self.assertFalse(reached(goal, {**medians, "ours": fails_at}, "rayon", 90.0))
+
+    def test_each_kind(self):
+        self.check(Goal(at_most_ns=50), 50, 51)
+        self.check(Goal(of_best=0.9), 90, 91)
+        self.check(Goal(of_ideal=0.9), 99, 101)
+        self.check(Goal(of_serial=1.05), 210, 211)
+        self.check(Goal(above_ideal_ns=30), 120, 121)
+        self.check(Goal(ahead_of=("chili",)), 120, 121)
+
+    def test_all_parts_must_hold(self):
+        self.check(Goal(at_most_ns=1000, of_best=1), 100, 101)
+
+    def test_what_was_not_measured_is_not_decided(self):
+        self.assertIsNone(reached(Goal(of_best=1), {"ours": 1.0}, None, None))
+        self.assertIsNone(reached(Goal(ahead_of=("onetbb",)), {"ours": 1.0}, None, None))
+        self.assertIsNone(reached(Goal(at_most_ns=1), {}, None, None))
+
+    def test_text(self):
+        self.assertEqual(goal_text(Goal(at_most_ns=200)), "≤ 0.2 µs")
+        self.assertEqual(goal_text(Goal(of_best=1, of_ideal=0.97)), "≤ best; ≥ 97% of ideal")
+
+    def test_three_digits(self):
+        self.assertEqual([digits(x) for x in (0.01234, 0.1234, 1.234, 12.34, 1234.5)], ["0.012", "0.12", "1.23", "12.3", "1,234"])
+
+
+class Tables(unittest.TestCase):
+    def test_names_are_unique_and_goals_name_peers(self):
+        names = [r.name for r in ROWS] + [p.name for p in PEERS]
+        self.assertEqual(len(names), len(set(names)))
+        for r in ROWS:
+            self.assertLessEqual(set(r.goal.ahead_of), {p.name for p in PEERS})
+
+    def test_the_picture_shows_every_peer(self):
+        self.assertEqual(set(STYLES), {p.name for p in PEERS} - {"ours"})
+
+
+if __name__ == "__main__":
+    unittest.main()
