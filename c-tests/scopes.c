@@ -147,6 +147,25 @@ TEST(scopes_that_a_task_leaves_open_end_with_its_map) {
     close_scope(scope);
 }
 
+static int32_t look_then_leave_open(void *limit_scopes, size_t index, const void *input, void *output) {
+    (void)limit_scopes, (void)index, (void)input, (void)output;
+    CHECK_STR("threading", pb_current_backend());
+    CHECK_INT(2, pb_effective_n_jobs(0));
+    pb_scope limit;
+    open_scope("sequential", 1);
+    CHECK_OK(pb_push_thread_limit(1, PB_API_ALL, &limit));
+    return 0;
+}
+
+TEST(the_next_item_of_a_worker_finds_no_scope_that_an_earlier_one_left) {
+    const pb_scope scope = open_scope("threading", 2);
+    pb_map_options options = {.struct_size = sizeof options, .n_jobs = 1};
+    CHECK_OK(pb_parallel_map(look_then_leave_open, NULL, 5, NULL, 0, NULL, 0, &options));
+    options.batch_size = 5;
+    CHECK_OK(pb_parallel_map(look_then_leave_open, NULL, 5, NULL, 0, NULL, 0, &options));
+    close_scope(scope);
+}
+
 TEST(the_next_map_of_a_worker_finds_no_scope_that_an_earlier_one_left) {
     pthread_barrier_t two_workers;
     CHECK_INT(0, pthread_barrier_init(&two_workers, NULL, 2));
@@ -169,6 +188,7 @@ int main(void) {
     RUN(a_task_cannot_end_a_scope_of_its_caller);
     RUN(the_text_tells_a_task_why_it_cannot);
     RUN(scopes_that_a_task_leaves_open_end_with_its_map);
+    RUN(the_next_item_of_a_worker_finds_no_scope_that_an_earlier_one_left);
     RUN(the_next_map_of_a_worker_finds_no_scope_that_an_earlier_one_left);
     CHECK_OK(pb_shutdown());
     return check_result();
