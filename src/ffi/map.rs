@@ -89,7 +89,8 @@ unsafe impl abi::Sized0 for pb_map_options {}
 
 /// Runs `fn(ctx, i, inputs + i * input_size, outputs + i * output_size)` for every i below `n_items`, on the backend and
 /// with the workers that the calling thread's context says, and returns when all is over: no task touches a buffer after
-/// that. Items may run in any order and at the same time; the caller's thread takes part where the backend shares memory.
+/// that. Items may run in any order, at the same time or one after the other, so they must not wait for each other; the
+/// caller's thread takes part where the backend shares memory.
 ///
 /// @param fn  the task
 /// @param ctx  passed to every item; shared by all of them

@@ -76,22 +76,20 @@ impl CTask {
         })
     }
 
-    /// Calls the function for one item.
-    fn item(&self, index: usize) -> i32 {
-        let input = if self.inputs.is_null() {
-            self.inputs
-        } else {
-            // SAFETY: index < n_items, and the array has n_items elements of input_size bytes.
-            unsafe { self.inputs.add(index * self.input_size) }
-        };
-        let output = if self.outputs.is_null() {
-            self.outputs
-        } else {
-            // SAFETY: as for the input.
-            unsafe { self.outputs.add(index * self.output_size) }
-        };
-        // SAFETY: the caller promised that the function may be called so, from this thread too.
-        unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }
+    /// The elements of an item, NULL where there is no array.
+    fn elements(&self, index: usize) -> (*const u8, *mut u8) {
+        // An element's address, where there is an array: index <= n_items, and the array has n_items elements.
+        let input = self.inputs.wrapping_add(index * self.input_step());
+        (input, self.outputs.wrapping_add(index * self.output_step()))
+    }
+
+    /// Bytes from one input to the next; 0 where there are none, so that NULL stays NULL.
+    fn input_step(&self) -> usize {
+        if self.inputs.is_null() { 0 } else { self.input_size }
+    }
+
+    fn output_step(&self) -> usize {
+        if self.outputs.is_null() { 0 } else { self.output_size }
     }
 }
 
@@ -109,24 +107,34 @@ impl Task for CTask {
     }
 
     fn run(&self, index: usize) -> i32 {
-        contain(|| self.item(index), THREW)
+        let (input, output) = self.elements(index);
+        // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
+        contain(|| unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }, THREW)
     }
 
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
-        let code = contain(
-            || {
-                while at.get() < chunk.end && flags.load(Ordering::Relaxed) == 0 {
-                    let code = self.item(at.get());
-                    if code != 0 {
-                        return Some(code);
-                    }
-                    at.set(at.get() + 1);
+        let run = || {
+            // All that the loop needs is at hand before it, in registers: it is the price of every item.
+            let (call, ctx) = (self.call, self.ctx);
+            let (mut input, mut output) = self.elements(chunk.begin);
+            let (input_step, output_step) = (self.input_step(), self.output_step());
+            for index in chunk.begin..chunk.end {
+                if flags.load(Ordering::Relaxed) != 0 {
+                    return None;
                 }
-                None
-            },
-            Some(THREW),
-        );
+                // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
+                let code = unsafe { call(ctx, index, input.cast(), output.cast()) };
+                if code != 0 {
+                    return Some(code);
+                }
+                at.set(index + 1);
+                input = input.wrapping_add(input_step);
+                output = output.wrapping_add(output_step);
+            }
+            None
+        };
+        let code = contain(run, Some(THREW));
         (at.get(), code)
     }
 

@@ -41,10 +41,8 @@ impl Claims {
         self.take(|left| self.size(left))
     }
 
-    /// As many items at once as should take `nanoseconds`, for a thread that works alone.
-    pub(super) fn next_for(&self, nanoseconds: u64) -> Option<Chunk> {
-        let pace = self.pace.load(Ordering::Relaxed).max(1);
-        let items = usize::try_from(nanoseconds.saturating_mul(1000) / pace).unwrap_or(usize::MAX);
+    /// So many items, or all that are left.
+    pub(super) fn next_of(&self, items: usize) -> Option<Chunk> {
         self.take(|left| items.clamp(1, left))
     }
 
@@ -77,11 +75,6 @@ impl Claims {
             (batch, _) => batch,
         };
         wanted.clamp(1, left)
-    }
-
-    /// Picoseconds an item, for a job that knows them from another time.
-    pub(super) fn expect(&self, pace: u64) {
-        self.pace.store(pace, Ordering::Relaxed);
     }
 
     /// Learns from a chunk that ran.

@@ -91,23 +91,24 @@ impl Job {
             return None;
         }
         let pace = callsite::recall(self.plan.task.site())?;
-        self.claims.expect(pace);
         Some((pace as u128 * self.n_items() as u128 / 1000).try_into().unwrap_or(u64::MAX))
     }
 
-    /// Works alone in a job that should take `nanoseconds`. False if it takes much longer, and others should help.
+    /// Works alone in a job that should take `nanoseconds`. False if it takes much longer, and others should help: chunks
+    /// grow from one item, so that a function whose items have become slow is found out by the first of them.
     pub fn work_alone(self: &Arc<Self>, nanoseconds: u64) -> bool {
         let Some(seat) = self.enter() else { return true };
         let begin = now();
-        let mut items = 0;
-        while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_for(2 * nanoseconds) } {
+        let (mut ran, mut next) = (0, 1);
+        while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_of(next) } {
             self.run_chunk(&seat, chunk);
-            items += chunk.end - chunk.begin;
+            ran += chunk.end - chunk.begin;
             let took = now() - begin;
-            self.ran_alone(items, took);
+            self.ran_alone(ran, took);
             if took > 4 * nanoseconds + 1000 {
                 break;
             }
+            next = ran.saturating_mul(8);
         }
         self.claims.is_empty() || self.is_stopped()
     }

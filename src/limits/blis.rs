@@ -8,7 +8,7 @@
 //! OpenMP count is the knob, unless the environment has made BLIS decide already.
 
 use super::find::Object;
-use super::openmp::Openmp;
+use super::openmp;
 use super::pool::{Knob, Pool, Reach, Saved};
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
@@ -116,7 +116,7 @@ pub fn find(object: &Arc<Object>) -> Option<Pool> {
     };
     let is_amd = version.as_deref().is_some_and(|version| version.contains("AOCL"));
     let pool = |reach, knob| Pool::of(object, super::BLAS, "blis", PREFIXES, reach, knob);
-    let mut found = match Openmp::bound_to(object).filter(|_| is_amd && !environment_decides()) {
+    let mut found = match openmp::bound_to(object).filter(|_| is_amd && !environment_decides()) {
         Some(openmp) => pool(Reach::Thread, Box::new(openmp) as Box<dyn Knob>),
         // SAFETY: the library says that its integers have this width.
         None if bits == 32 => pool(reach, Box::new(unsafe { Functions::<i32>::of(object) }?)),

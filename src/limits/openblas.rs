@@ -14,8 +14,8 @@
 
 use super::find::Object;
 use super::ledger;
-use super::openmp::Openmp;
-use super::pool::{Get, Knob, Pool, Reach, ReadOnly, Saved, Set};
+use super::openmp;
+use super::pool::{Count, Get, Knob, Pool, Reach, ReadOnly, Saved, Set};
 use std::ffi::{CStr, c_char};
 use std::sync::Arc;
 
@@ -59,39 +59,11 @@ impl Names {
     }
 }
 
-/// A build's own getter and setter: one count for the process.
-#[derive(Clone, Copy)]
-struct OwnCount {
-    get: Get,
-    set: Set,
-}
-
-impl Knob for OwnCount {
-    fn get(&self) -> i32 {
-        // SAFETY: the library is pinned; the getter reads an int.
-        unsafe { (self.get)() }
-    }
-
-    fn set(&self, threads: i32) -> Saved {
-        let before = self.get();
-        // SAFETY: the library is pinned; the ledger calls this on one thread at a time.
-        unsafe { (self.set)(threads) };
-        Saved::Count(before)
-    }
-
-    fn restore(&self, saved: Saved) {
-        if let Saved::Count(before) = saved {
-            // SAFETY: as above.
-            unsafe { (self.set)(before) };
-        }
-    }
-}
-
 /// Own setter of an old OpenMP build, which also changes the OpenMP count of whatever thread calls it: that
 /// count is the thread's own business, so it is put back.
 struct OwnCountAside {
-    own: OwnCount,
-    openmp: Openmp,
+    own: Count,
+    openmp: Count,
 }
 
 impl OwnCountAside {
@@ -119,8 +91,8 @@ impl Knob for OwnCountAside {
 
 /// A newer OpenMP build: its own count bounds the OpenMP one, but only the latter is a thread's own.
 struct Bounded {
-    own: OwnCount,
-    openmp: Openmp,
+    own: Count,
+    openmp: Count,
 }
 
 impl Knob for Bounded {
@@ -146,7 +118,7 @@ pub fn find(object: &Arc<Object>) -> Option<Pool> {
         let get = names.function::<Get>(object, "openblas_get_num_threads")?;
         let set = names.function::<Set>(object, "openblas_set_num_threads");
         let set = set.or_else(|| names.function(object, "goto_set_num_threads"))?;
-        (OwnCount { get, set }, names.function::<Get>(object, "openblas_get_parallel"))
+        (Count::new(get, set), names.function::<Get>(object, "openblas_get_parallel"))
     };
     let config = names.text(object, "openblas_get_config").unwrap_or_default();
     let version = version_of(&config);
@@ -159,7 +131,7 @@ pub fn find(object: &Arc<Object>) -> Option<Pool> {
         _ => "unknown",
     };
     let pool = |reach, knob| with_knob(object, reach, knob);
-    let mut found = match (layer, Openmp::bound_to(object)) {
+    let mut found = match (layer, openmp::bound_to(object)) {
         ("disabled", _) => Pool { controllable: false, ..pool(Reach::Process, Box::new(ReadOnly(1))) },
         ("openmp", Some(openmp)) => match version.as_deref().and_then(parse_version).unwrap_or_default() {
             old if old <= (0, 3, 20) => pool(Reach::Process, Box::new(OwnCountAside { own, openmp })),

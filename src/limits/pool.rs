@@ -63,6 +63,43 @@ pub trait Knob: Send + Sync {
     }
 }
 
+/// A count that is read and set by functions of C's `int`, as most are.
+#[derive(Clone, Copy)]
+pub struct Count {
+    get: Get,
+    set: Set,
+}
+
+impl Count {
+    /// # Safety
+    /// The functions have these types and stay loaded. Any thread may call the getter; the setter is called where the pool's
+    /// [`Reach`] says: on any thread where it concerns the calling thread only, else by the ledger, on one at a time.
+    pub unsafe fn new(get: Get, set: Set) -> Self {
+        Count { get, set }
+    }
+}
+
+impl Knob for Count {
+    fn get(&self) -> i32 {
+        // SAFETY: promised when the count was made.
+        unsafe { (self.get)() }
+    }
+
+    fn set(&self, threads: i32) -> Saved {
+        let before = self.get();
+        // SAFETY: as above.
+        unsafe { (self.set)(threads) };
+        Saved::Count(before)
+    }
+
+    fn restore(&self, saved: Saved) {
+        if let Saved::Count(before) = saved {
+            // SAFETY: as above.
+            unsafe { (self.set)(before) };
+        }
+    }
+}
+
 /// A count that can be read at most: the library has no setter, or must not be touched.
 pub struct ReadOnly(pub i32);
 
