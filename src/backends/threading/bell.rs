@@ -9,7 +9,7 @@
 //! the ringer did, and the sleeper sees `wanted` raised.
 
 use crate::sync::{AtomicIsize, Condvar, Mutex, MutexGuard, Ordering};
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
 /// A thread beyond those that stay ends after this long without work.
@@ -27,8 +27,10 @@ pub(super) struct Bell {
     asleep: AtomicIsize,
     threads: Mutex<Threads>,
     rung: Condvar,
-    /// Threads that stay when idle.
-    keep: usize,
+    /// How many threads stay when idle: asked by the first thread that has nothing to do, since counting CPUs takes longer
+    /// than a first call should.
+    count_stays: fn() -> usize,
+    stays: OnceLock<usize>,
 }
 
 #[derive(Default)]
@@ -38,14 +40,15 @@ struct Threads {
 }
 
 impl Bell {
-    pub(super) fn new(keep: usize) -> Self {
+    pub(super) fn new(count_stays: fn() -> usize) -> Self {
         Bell {
             wanted: AtomicIsize::new(0),
             idle: AtomicIsize::new(0),
             asleep: AtomicIsize::new(0),
             threads: Mutex::new(Threads::default()),
             rung: Condvar::new(),
-            keep,
+            count_stays,
+            stays: OnceLock::new(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Bell {
         if self.wait_awake() {
             return true;
         }
+        let stays = *self.stays.get_or_init(self.count_stays);
         let mut threads = self.lock();
         if self.wanted.load(Ordering::SeqCst) > 0 {
             return true;
@@ -103,7 +107,7 @@ impl Bell {
             return self.leave(&mut threads);
         }
         self.asleep.fetch_add(1, Ordering::Relaxed);
-        let (mut threads, timed_out) = self.sleep(threads);
+        let (mut threads, timed_out) = self.sleep(threads, stays);
         self.asleep.fetch_sub(1, Ordering::Relaxed);
         if timed_out && self.wanted.load(Ordering::SeqCst) <= 0 {
             return self.leave(&mut threads);
@@ -138,8 +142,8 @@ impl Bell {
     }
 
     /// Sleeps once; a thread that is one too many not for ever.
-    fn sleep<'a>(&self, threads: MutexGuard<'a, Threads>) -> (MutexGuard<'a, Threads>, bool) {
-        if threads.alive <= self.keep {
+    fn sleep<'a>(&self, threads: MutexGuard<'a, Threads>, stays: usize) -> (MutexGuard<'a, Threads>, bool) {
+        if threads.alive <= stays {
             return (self.rung.wait(threads).unwrap_or_else(PoisonError::into_inner), false);
         }
         let (threads, wait) =
@@ -198,7 +202,7 @@ mod loom_tests {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(2);
         model.check(|| {
-            let bell = Arc::new(Bell::new(8));
+            let bell = Arc::new(Bell::new(|| 8));
             let queue = Arc::new(AtomicUsize::new(0));
             let mut threads = Vec::new();
             for _ in 0..2 {

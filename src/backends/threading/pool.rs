@@ -67,7 +67,7 @@ fn current() -> Arc<Pool> {
         Arc::new(Pool {
             injector: Injector::new(),
             stealers: RwLock::default(),
-            bell: Bell::new(usize::try_from(crate::cpu::count()).unwrap_or(1)),
+            bell: Bell::new(|| usize::try_from(crate::cpu::count()).unwrap_or(1)),
             started: AtomicUsize::new(0),
             handles: Mutex::default(),
         })
