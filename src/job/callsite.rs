@@ -40,25 +40,17 @@ pub(super) fn remember(key: usize, picoseconds: u64) {
     slot(hash).store(tag(hash) << 32 | picoseconds.clamp(1, 0xffff_ffff), Ordering::Relaxed);
 }
 
-pub(super) fn forget(key: usize) {
-    if recall(key).is_some() {
-        slot(hash(key)).store(0, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_site_is_recalled_until_it_is_forgotten() {
+    fn a_site_is_recalled_with_its_pace() {
         let key = 0x5555_0000_1230;
         assert_eq!(recall(key), None);
         remember(key, 1500);
         assert_eq!(recall(key), Some(1500));
         remember(key, u64::MAX);
         assert_eq!(recall(key), Some(0xffff_ffff));
-        forget(key);
-        assert_eq!(recall(key), None);
     }
 }

@@ -124,11 +124,6 @@ impl Job {
         }
     }
 
-    /// The next map of the same function should not count on running alone.
-    pub fn ran_together(&self) {
-        callsite::forget(self.plan.task.site());
-    }
-
     fn run_chunk(&self, seat: &Seat, chunk: Chunk) {
         let rest = if self.is_watched() { chunk } else { self.run_plain(seat, chunk) };
         if rest.begin < rest.end {

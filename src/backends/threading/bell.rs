@@ -122,6 +122,8 @@ impl Bell {
 
     #[cfg(not(loom))]
     fn wait_awake(&self) -> bool {
+        // Whoever else is runnable goes first.
+        std::thread::yield_now();
         let begin = std::time::Instant::now();
         loop {
             for _ in 0..LOOKS {
