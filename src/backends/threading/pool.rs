@@ -108,6 +108,13 @@ impl Offer {
     }
 }
 
+/// Should the caller unwind, no helper may stay in a job whose arrays its caller takes back. Joining twice does no harm.
+impl Drop for Offer {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
 impl Call {
     /// Takes a place: how many are left after it, or `None` if there was none.
     fn take_place(&self) -> Option<usize> {
