@@ -6,7 +6,8 @@
  * Rules for all of it
  *  - C99 and C++17, fixed-width integers, no bool, no enums by value, no structs by value, no varargs.
  *  - Zero is always "not given: inherit or default". Structs that a caller fills start with `size_t struct_size`,
- *    which the caller sets to sizeof the struct; the rest starts as zero: `pb_x x = {sizeof(pb_x)};`.
+ *    which the caller sets to sizeof the struct; the rest starts as zero:
+ *    `pb_x x = {0}; x.struct_size = sizeof x;` (in C++ `{}`).
  *  - Every fallible function returns pb_status. Outputs are written on success only. Text: pb_last_error().
  *  - Nothing unwinds, longjmps, prints or exits; a callback must not unwind or longjmp through the library.
  *    No lock is held while a callback runs.
@@ -426,8 +427,8 @@ pb_status pb_register_backend(const char *name,
                               uint32_t flags);
 
 /// Hides a backend's name at once. Scopes and maps in being keep the backend alive; its `destroy` runs after the last, on
-/// the thread that ends it. A process default of that name is dropped. Errors: PB_ERR_UNKNOWN_BACKEND;
-/// PB_ERR_INVALID_ARGUMENT for a built-in one.
+/// the thread that ends it. A process default of that name is dropped. Errors: PB_ERR_UNKNOWN_BACKEND, or
+/// PB_ERR_BACKEND_UNAVAILABLE for a name of a later version; PB_ERR_INVALID_ARGUMENT for a built-in one.
 ///
 /// `name` is nul-terminated.
 pb_status pb_unregister_backend(const char *name);

@@ -90,8 +90,8 @@ pub unsafe extern "C" fn pb_register_backend(
 }
 
 /// Hides a backend's name at once. Scopes and maps in being keep the backend alive; its `destroy` runs after the last, on
-/// the thread that ends it. A process default of that name is dropped. Errors: PB_ERR_UNKNOWN_BACKEND;
-/// PB_ERR_INVALID_ARGUMENT for a built-in one.
+/// the thread that ends it. A process default of that name is dropped. Errors: PB_ERR_UNKNOWN_BACKEND, or
+/// PB_ERR_BACKEND_UNAVAILABLE for a name of a later version; PB_ERR_INVALID_ARGUMENT for a built-in one.
 ///
 /// # Safety
 /// `name` is nul-terminated.
