@@ -168,7 +168,7 @@ impl Pool {
                 // On its way from one deque to another.
                 None => std::thread::yield_now(),
             }
-            // Tickets of maps that were over before a helper came: each holds its job, so none is left lying.
+            // Tickets of maps that were over before a helper came: small, but none is left lying.
             while let Some(ticket) = self.find(number) {
                 self.serve(ticket);
             }
