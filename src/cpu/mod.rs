@@ -7,9 +7,21 @@
 
 mod affinity;
 mod cgroup;
+mod float;
+#[cfg(test)]
+mod machines;
+mod pin;
+mod signals;
+mod steal;
 mod topology;
 #[cfg(test)]
 mod tree;
+
+pub use float::FloatMode;
+pub use pin::{Birth, Pins, Unit, leave as leave_pins};
+pub use signals::SignalsBlocked;
+pub use steal::{Distance, cache_here, steal_order};
+pub use topology::{Place, Topology};
 
 use std::ffi::OsStr;
 use std::fmt;
