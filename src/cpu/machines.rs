@@ -18,7 +18,8 @@ impl Machine {
         tree.write("sys/devices/system/cpu/online", &format!("{list}\n"));
         for cpu in online {
             let folder = format!("sys/devices/system/cpu/cpu{cpu}");
-            let write = |file: &str, text: &str| tree.write(&format!("{folder}/{file}"), &format!("{text}\n"));
+            let write =
+                |file: &str, text: &str| tree.write(&format!("{folder}/{file}"), &format!("{text}\n"));
             if let Some(core) = list_with(cores, *cpu) {
                 write("topology/core_cpus_list", core);
             }
@@ -68,8 +69,7 @@ pub(super) fn two_cores() -> Machine {
 /// Two sockets with two caches each, four cores behind each, two threads in each core: CPU c and c + 16.
 pub(super) fn two_sockets() -> Machine {
     let cores: Vec<_> = (0..16).map(|core| format!("{core},{}", core + 16)).collect();
-    let caches: Vec<_> =
-        (0..16).step_by(4).map(|c| format!("{c}-{},{}-{}", c + 3, c + 16, c + 19)).collect();
+    let caches: Vec<_> = (0..16).step_by(4).map(|c| format!("{c}-{},{}-{}", c + 3, c + 16, c + 19)).collect();
     let nodes = [(0, "0-7,16-23"), (1, "8-15,24-31")];
     Machine::new(&(0..32).collect::<Vec<_>>(), &texts(&cores), &texts(&caches), &nodes)
 }

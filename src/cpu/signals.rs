@@ -12,15 +12,8 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-const LEFT: [libc::c_int; 7] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGILL,
-    libc::SIGTRAP,
-    libc::SIGSYS,
-    libc::SIGPROF,
-];
+const LEFT: [libc::c_int; 7] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGPROF];
 
 /// While it lives, threads that this one starts have their signals blocked. Dropping it, on the same thread, puts this
 /// thread's mask back.
@@ -66,10 +59,7 @@ mod tests {
         let mut mask = MaybeUninit::uninit();
         // SAFETY: without a new set pthread_sigmask only writes the present one.
         unsafe {
-            assert_eq!(
-                libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), mask.as_mut_ptr()),
-                0
-            );
+            assert_eq!(libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), mask.as_mut_ptr()), 0);
             libc::sigismember(mask.as_ptr(), signal) == 1
         }
     }

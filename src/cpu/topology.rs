@@ -84,7 +84,8 @@ fn groups(cpus: &[usize], list: impl Fn(usize) -> Option<Vec<usize>>) -> Vec<usi
 /// The CPUs that share this one's last-level cache; none if unknown, or if only its own core has it.
 fn last_level_cache(root: &Path, cpu: usize) -> Option<Vec<usize>> {
     let folder = root.join(format!("{CPUS}/cpu{cpu}/cache"));
-    let read = |index: usize, file: &str| fs::read_to_string(folder.join(format!("index{index}/{file}"))).ok();
+    let read =
+        |index: usize, file: &str| fs::read_to_string(folder.join(format!("index{index}/{file}"))).ok();
     let data = |index: &usize| read(*index, "type").is_none_or(|kind| kind.trim() != "Instruction");
     let level = |index: usize| Some((read(index, "level")?.trim().parse::<u32>().ok()?, index));
     let (_, last) = (0..).map_while(level).filter(|(_, index)| data(index)).max()?;

@@ -122,6 +122,10 @@ impl Bell {
 
     #[cfg(not(loom))]
     fn wait_awake(&self) -> bool {
+        let awake = super::params::spin().unwrap_or(AWAKE);
+        if awake.is_zero() {
+            return false;
+        }
         // Whoever else is runnable goes first.
         std::thread::yield_now();
         let begin = std::time::Instant::now();
@@ -132,7 +136,7 @@ impl Bell {
                 }
                 std::hint::spin_loop();
             }
-            if begin.elapsed() > AWAKE {
+            if begin.elapsed() > awake {
                 return false;
             }
         }

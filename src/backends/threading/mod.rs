@@ -8,14 +8,18 @@
 
 mod bell;
 mod gate;
+mod params;
 mod pool;
 
+pub use params::{malformed_variables, variables};
 pub use pool::{ForkGuard, fork_guard, shutdown, spawn};
 
-use super::{Backend, OpenRequest, Session, parse_params};
+use super::{Backend, OpenRequest, Session};
+use crate::cpu::Pins;
 use crate::job::Job;
 use crate::status::{Error, Result, Status};
 use gate::Visits;
+use params::Params;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,12 +33,18 @@ impl Backend for Threading {
     }
 
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
-        parse_params("threading", request.params, &[])?;
-        Ok(Box::new(Threading))
+        Ok(Box::new(Open(Params::new(request.params)?)))
     }
 }
 
-impl Session for Threading {
+/// A session: the pool, with one scope's parameters.
+struct Open(Params);
+
+impl Session for Open {
+    fn pins(&self) -> Option<Arc<Pins>> {
+        self.0.pins.clone()
+    }
+
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         Ok(n_jobs.min(pool::MAX_THREADS as i32 + 1))
     }
@@ -49,6 +59,9 @@ impl Session for Threading {
             if nanoseconds < pool::worth_help() && job.work_alone(nanoseconds) {
                 return Ok(());
             }
+        }
+        if !job.is_nested() {
+            self.0.take_effect();
         }
         let offer = pool::offer(job.clone(), helpers);
         let begin = Instant::now();

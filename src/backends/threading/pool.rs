@@ -6,6 +6,8 @@
 
 use super::bell::Bell;
 use super::gate::{Gate, Visits};
+use super::params;
+use crate::cpu::{Birth, SignalsBlocked};
 use crate::job::Job;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
@@ -15,8 +17,6 @@ use std::thread::JoinHandle;
 
 /// More threads than this are never started; maps then run with fewer helpers.
 pub(super) const MAX_THREADS: usize = 1024;
-/// What main threads usually have; untouched pages cost nothing.
-const STACK_BYTES: usize = 8 << 20;
 
 static POOL: Mutex<Option<Arc<Pool>>> = Mutex::new(None);
 /// Forks that this process is a child of, counted in the child.
@@ -147,8 +147,16 @@ impl Pool {
     fn start_thread(self: &Arc<Self>) -> bool {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let pool = self.clone();
-        let builder = std::thread::Builder::new().name(format!("pb-{number}")).stack_size(STACK_BYTES);
-        let Ok(handle) = builder.spawn(move || pool.live(number)) else { return false };
+        let builder =
+            std::thread::Builder::new().name(format!("pb-{number}")).stack_size(params::stack_size());
+        let birth = Birth::prepare();
+        let blocked = SignalsBlocked::enter();
+        let spawned = builder.spawn(move || {
+            birth.begin();
+            pool.live(number);
+        });
+        drop(blocked);
+        let Ok(handle) = spawned else { return false };
         let mut handles = lock(&self.handles);
         handles.retain(|handle| !handle.is_finished());
         handles.push(handle);
