@@ -58,20 +58,17 @@ TEST(a_caller_that_may_use_one_cpu_has_workers_there) {
     check_free(2);
 }
 
-static int32_t nest(void *ctx, size_t index, const void *input, void *output) {
-    (void)ctx, (void)index, (void)input, (void)output;
-    const cpu_set_t before = mask_here();
-    masks_nested(2);
-    const cpu_set_t after = mask_here();
-    CHECK(CPU_EQUAL(&before, &after));
-    return 0;
+/* joblib users would find their whole program on one core. */
+TEST(a_caller_without_a_scope_is_left_alone_too) {
+    CHECK_OK(pb_set_default_backend("threading", 2, 0, "pin=cores"));
+    check_pinned(2);
+    CHECK_OK(pb_set_default_backend(NULL, 0, 0, NULL));
+    check_free(2);
 }
 
 TEST(workers_of_a_map_inside_a_pinned_task_are_free) {
-    allowed = mask_here();
     const pb_scope scope = use_params(2, "pin=cores");
-    for (int again = 0; again < 10; again++)
-        CHECK_OK(pb_parallel_map(nest, NULL, 2, NULL, 0, NULL, 0, NULL));
+    check_nested();
     CHECK_OK(pb_pop_backend(scope));
 }
 
@@ -81,6 +78,7 @@ int main(void) {
     RUN(workers_are_pinned_where_the_scope_says_so_and_free_elsewhere);
     RUN(larger_domains_keep_to_the_callers_mask);
     RUN(a_caller_that_may_use_one_cpu_has_workers_there);
+    RUN(a_caller_without_a_scope_is_left_alone_too);
     RUN(workers_of_a_map_inside_a_pinned_task_are_free);
     CHECK_OK(pb_shutdown());
     return check_result();

@@ -11,6 +11,8 @@ TEST(the_environment_pins_and_a_scope_may_say_no) {
     check_pinned(2);
 }
 
+TEST(workers_of_a_map_inside_a_pinned_task_are_free) { check_nested(); }
+
 TEST(the_environments_stack_is_large_enough) { check_deep_recursion(2); }
 
 TEST(what_the_environment_says_is_read_once) {
@@ -23,6 +25,7 @@ int main(void) {
     caller = pthread_self();
     CHECK_OK(pb_set_default_backend("threading", 2, 0, NULL));
     RUN(the_environment_pins_and_a_scope_may_say_no);
+    RUN(workers_of_a_map_inside_a_pinned_task_are_free);
     RUN(the_environments_stack_is_large_enough);
     RUN(what_the_environment_says_is_read_once);
     CHECK_OK(pb_shutdown());

@@ -109,4 +109,21 @@ static inline void masks_nested(int32_t workers) {
     CHECK_OK(pb_parallel_map(check_helper_free, &m, m.n, NULL, 0, NULL, 0, &options));
 }
 
+static inline int32_t nest(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input, (void)output;
+    const cpu_set_t before = mask_here();
+    masks_nested(2);
+    const cpu_set_t after = mask_here();
+    CHECK(CPU_EQUAL(&before, &after));
+    return 0;
+}
+
+/* Pinned tasks, with a map inside each. */
+static inline void check_nested(void) {
+    allowed = mask_here();
+    pb_map_options options = {.struct_size = sizeof options, .n_jobs = 2};
+    for (int again = 0; again < 10; again++)
+        CHECK_OK(pb_parallel_map(nest, NULL, 2, NULL, 0, NULL, 0, &options));
+}
+
 #endif
