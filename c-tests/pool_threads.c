@@ -196,6 +196,7 @@ static void check_traps(void) {
 static void raise_flags(void) { CHECK_INT(0, feraiseexcept(FE_DIVBYZERO | FE_INEXACT)); }
 
 TEST(exceptions_that_trap_in_the_caller_trap_in_workers_and_old_flags_do_not) {
+    CHECK_OK(pb_shutdown()); /* from here on there are as many threads as workers: the same in each map */
     on_every_worker(raise_flags);
     CHECK_INT(0, feclearexcept(FE_ALL_EXCEPT));
     feenableexcept(FE_DIVBYZERO | FE_INEXACT);
