@@ -2,6 +2,7 @@
 
 use crate::backends::threading;
 use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
+use crate::cpu::FloatMode;
 use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
@@ -114,6 +115,8 @@ fn surroundings(
             None if alone => InnerLimit::None,
             None => InnerLimit::Share,
         },
+        float: FloatMode::here(),
+        pins: if place.parent.is_none() { opened.session.pins() } else { None },
     })
 }
 

@@ -58,6 +58,9 @@ fn the_json_has_what_its_document_names() {
     assert!(cpus >= 1 && report["cpus"]["physical"].as_i64().unwrap() <= cpus);
     assert!(texts(&report["cpus"]["reasons"]).iter().any(|reason| reason.ends_with("online")));
     assert_eq!(texts(&report["backends"]["available"]), ["sequential", "threading"]);
+    let domains = |kind: &str| report["cpus"][kind].as_i64().unwrap();
+    assert!(1 <= domains("caches") && domains("caches") <= domains("cores"));
+    assert!(1 <= domains("nodes") && domains("nodes") <= domains("cores"));
     for missing in report["backends"]["unavailable"].as_array().unwrap() {
         assert!(missing["name"].is_string() && missing["reason"].is_string());
     }
@@ -137,6 +140,19 @@ fn a_malformed_variable_is_named_with_the_error_that_a_map_would_end_with() {
     assert_eq!(report["call"]["error"]["message"], message);
     let text = stdout(&run(pb_info(&[]).env("PB_N_JOBS", "0")));
     assert!(text.lines().any(|line| line.contains("PB_N_JOBS=0") && line.contains("not 0")), "{text}");
+}
+
+#[test]
+fn the_variables_of_threading_are_read_and_checked() {
+    let fine = [("PB_PIN", "cores"), ("PB_SPIN_US", "50"), ("PB_STACK_SIZE", "1M")];
+    let report_of = |variables: &[(&str, &str)]| report(pb_info(&[]).envs(variables.iter().copied()));
+    let with_all = report_of(&fine);
+    assert!(fine.iter().all(|(name, _)| problem(&with_all, name).is_none()));
+    assert_eq!(with_all["call"]["backend"], "threading");
+    let malformed = report_of(&[("PB_PIN", "socket")]);
+    let message = problem(&malformed, "PB_PIN").expect("a problem");
+    assert!(message.contains("PB_PIN is 'socket': it must be cores, llc, numa or none"), "{message}");
+    assert_eq!(malformed["call"]["error"]["message"], message);
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod foreign;
 pub mod sequential;
 pub mod threading;
 
+use crate::cpu::Pins;
 use crate::job::Job;
 use crate::status::{Error, Result};
 use std::sync::Arc;
@@ -46,6 +47,11 @@ pub trait Session: Send + Sync {
 
     /// Runs the job: returns when every item has run, or the job has stopped and no item runs any more.
     fn run(&self, job: &Arc<Job>) -> Result<()>;
+
+    /// Where the threads of its own that work in a map outside any task are to run; `None`: where the system puts them.
+    fn pins(&self) -> Option<Arc<Pins>> {
+        None
+    }
 
     /// The backend for maps inside this session's tasks at nesting level `level` (1 or more); `None` leaves it
     /// to the default rule: `threading` at level 1, `sequential` below.

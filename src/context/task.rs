@@ -1,6 +1,7 @@
 //! What a task finds around it: its place in the tree of maps, its share, its limits.
 
 use super::{Frame, Place, STACK, Setting, with_stack};
+use crate::cpu::{self, FloatMode, Pins};
 use crate::job::{Job, Stay, Surroundings};
 use crate::limits::{self, Limit};
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,11 @@ pub struct TaskSurroundings {
     pub workers: usize,
     /// What the inner limit is to be on each worker.
     pub limit: InnerLimit,
+    /// The floating-point mode of the caller.
+    pub float: FloatMode,
+    /// Where pool threads run that work in the map. Only for a map outside any task: what is inside one has no CPUs of its own
+    /// beside its parent's.
+    pub pins: Option<Arc<Pins>>,
 }
 
 /// The limit of BLAS and OpenMP threads inside a task.
@@ -37,6 +43,14 @@ pub enum InnerLimit {
 }
 
 impl TaskSurroundings {
+    /// Sees to it that a pool thread with no other task is where it should be. The thread of a caller is left alone.
+    fn pin(&self, seat: usize) {
+        match &self.pins {
+            Some(pins) => pins.enter(seat, self.workers),
+            None => cpu::leave_pins(),
+        }
+    }
+
     /// CPUs of one worker.
     fn share(&self, seat: usize) -> Option<i32> {
         if self.workers == 1 {
@@ -100,13 +114,17 @@ impl Surroundings for TaskSurroundings {
     fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay {
         let limit_scopes = limits::open_scopes();
         let limit = self.limit(seat).map(limits::enter_thread);
-        let frame = TaskFrame { job: job.clone(), seat, limit_scopes, around: self };
+        let float = FloatMode::here();
+        self.float.set();
         let scopes = with_stack(|stack| {
             let depth = stack.len();
-            stack.push(Frame::Task(frame));
+            if depth == 0 {
+                self.pin(seat);
+            }
+            stack.push(Frame::Task(TaskFrame { job: job.clone(), seat, limit_scopes, around: self }));
             depth
         });
-        Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit }
+        Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit, float }
     }
 
     fn tidy(&self, stay: &Stay) {
@@ -116,6 +134,7 @@ impl Surroundings for TaskSurroundings {
     fn leave(&self, stay: Stay) {
         close(stay.limit_scopes, stay.scopes);
         drop(stay.limit);
+        stay.float.set();
     }
 }
 

@@ -304,7 +304,7 @@ mod tests {
         for n in [u32::MAX as usize, 1 << 32, (1 << 40) + 1, usize::MAX] {
             let claims = Claims::new(n, 2, 0);
             claims.spread();
-            let last = claims.others.get().unwrap()[0].take(|begin, end| (begin, begin)).unwrap();
+            let last = claims.others.get().unwrap()[0].take(|begin, _| (begin, begin)).unwrap();
             let (first, last) = (claims.next(0).unwrap(), claims.chunk(last.1.1, last.0.1));
             assert_eq!(first.begin, 0);
             assert_eq!(last.end, n);

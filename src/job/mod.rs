@@ -22,6 +22,7 @@ pub use progress::{Progress, ProgressFn};
 pub use run::{Seat, set_text};
 pub use stream::Next;
 
+use crate::cpu::FloatMode;
 use crate::limits::ThreadLimit;
 use crate::status::{Error, ItemFate, Result, Status};
 use claims::Claims;
@@ -69,6 +70,8 @@ pub struct Stay {
     pub limit_scopes: usize,
     /// The worker's own limit.
     pub limit: Option<ThreadLimit>,
+    /// The thread's floating-point mode.
+    pub float: FloatMode,
 }
 
 /// How a map is to be run.
@@ -181,6 +184,11 @@ impl Job {
     /// How many items the job has.
     pub fn n_items(&self) -> usize {
         self.plan.n_items
+    }
+
+    /// Whether a task made this map.
+    pub fn is_nested(&self) -> bool {
+        self.plan.parent.is_some()
     }
 
     /// Asks the job to stop: no further item starts; those that run see `pb_cancelled`.

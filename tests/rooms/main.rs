@@ -17,12 +17,12 @@ const LEAVES: &[&str] = &["status", "scope", "sync", "fork"];
 /// `backends/*` each single backend.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ffi", &["call", "context", "registry", "job", "backends", "backends/*", "limits", "cpu"]),
-    ("call", &["context", "registry", "job", "backends", "backends/*", "limits"]),
+    ("call", &["context", "registry", "job", "backends", "backends/*", "limits", "cpu"]),
     ("context", &["registry", "backends", "job", "cpu", "limits"]),
     ("registry", &["backends", "backends/*"]),
     ("backends/*", &["backends", "job", "limits", "cpu"]),
-    ("backends", &["job", "limits"]),
-    ("job", &["limits"]),
+    ("backends", &["job", "limits", "cpu"]),
+    ("job", &["limits", "cpu"]),
     ("limits", &[]),
     ("cpu", &[]),
 ];

@@ -10,16 +10,20 @@ mod board;
 mod cell;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod params;
 mod pool;
 mod slots;
 mod spin;
 
+pub use params::{malformed_variables, variables};
 pub use pool::{forget_after_fork, shutdown, spawn};
 
-use super::{Backend, OpenRequest, Session, parse_params};
+use super::{Backend, OpenRequest, Session};
+use crate::cpu::Pins;
 use crate::job::Job;
 use crate::status::{Error, Result, Status};
 use cell::Visits;
+use params::Params;
 use std::sync::Arc;
 
 /// The backend `threading`.
@@ -32,12 +36,18 @@ impl Backend for Threading {
     }
 
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
-        parse_params("threading", request.params, &[])?;
-        Ok(Box::new(Threading))
+        Ok(Box::new(Open(Params::new(request.params)?)))
     }
 }
 
-impl Session for Threading {
+/// A session: the pool, with one scope's parameters.
+struct Open(Params);
+
+impl Session for Open {
+    fn pins(&self) -> Option<Arc<Pins>> {
+        self.0.pins.clone()
+    }
+
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         Ok(n_jobs.min(pool::MAX_THREADS as i32 + 1))
     }
@@ -52,6 +62,9 @@ impl Session for Threading {
             if nanoseconds < pool::worth_help() && job.work_alone(nanoseconds) {
                 return Ok(());
             }
+        }
+        if !job.is_nested() {
+            self.0.take_effect();
         }
         job.spread();
         match pool::lend(helpers, &|slot| job.work(slot + 1), || job.work(0)) {

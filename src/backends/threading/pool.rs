@@ -2,8 +2,10 @@
 
 use super::board::{Board, Order, Run};
 use super::cell::{self, Leaked, Lender, Mail, Visits};
+use super::params;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
+use crate::cpu::{Birth, SignalsBlocked};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,8 +16,6 @@ use std::time::Duration;
 pub(super) const MAX_THREADS: usize = Slots::MAX;
 /// A thread beyond those that stay ends after this long without work.
 const SPARE_IDLE: Duration = Duration::from_secs(5);
-/// What main threads usually have; untouched pages cost nothing.
-const STACK_BYTES: usize = 8 << 20;
 
 static POOL: Leaked<Pool> = Leaked::new();
 /// Forks that this process is a child of, counted in the child.
@@ -130,8 +130,16 @@ impl Pool {
         }
         let shutdowns = self.shutdowns.load(Ordering::Relaxed);
         self.starting.fetch_add(1, Ordering::Relaxed);
-        let builder = std::thread::Builder::new().name(format!("pb-{number}")).stack_size(STACK_BYTES);
-        let Ok(handle) = builder.spawn(move || self.live(number, shutdowns)) else {
+        let builder =
+            std::thread::Builder::new().name(format!("pb-{number}")).stack_size(params::stack_size());
+        let birth = Birth::prepare();
+        let blocked = SignalsBlocked::enter();
+        let spawned = builder.spawn(move || {
+            birth.begin();
+            self.live(number, shutdowns);
+        });
+        drop(blocked);
+        let Ok(handle) = spawned else {
             self.starting.fetch_sub(1, Ordering::Relaxed);
             return false;
         };
