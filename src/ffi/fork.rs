@@ -4,13 +4,14 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, limits, registry};
+use crate::{backends::threading, context, limits, registry, trace};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Once;
 
 struct Held {
     pool: threading::ForkGuard,
+    timeline: trace::ForkGuard,
     _others: [Box<dyn Any>; 3],
 }
 
@@ -25,7 +26,8 @@ extern "C" fn prepare() {
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
         ];
-        held.replace(Some(Held { pool: threading::fork_guard(), _others: others }));
+        let (pool, timeline) = (threading::fork_guard(), trace::fork_guard());
+        held.replace(Some(Held { pool, timeline, _others: others }));
     });
 }
 
@@ -36,14 +38,16 @@ extern "C" fn parent() {
 extern "C" fn child() {
     if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
         held.pool.in_child();
+        held.timeline.in_child();
     }
 }
 
-/// Registers the handlers, once in a process.
+/// Registers the handlers of forks and of the exit, once in a process.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the handlers are functions of this library, which is never unloaded (linked with -z nodelete).
         unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        super::trace::install();
     });
 }

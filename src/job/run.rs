@@ -125,6 +125,7 @@ impl Job {
     }
 
     fn run_chunk(&self, seat: &Seat, chunk: Chunk) {
+        let _timeline = self.chunk_span(seat, chunk);
         let rest = if self.is_watched() { chunk } else { self.run_plain(seat, chunk) };
         if rest.begin < rest.end {
             self.run_watched(seat, rest);

@@ -9,6 +9,7 @@
 //! the ringer did, and the sleeper sees `wanted` raised.
 
 use crate::sync::{AtomicIsize, Condvar, Mutex, MutexGuard, Ordering};
+use crate::trace::{self, What};
 use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -107,8 +108,10 @@ impl Bell {
             return self.leave(&mut threads);
         }
         self.asleep.fetch_add(1, Ordering::Relaxed);
+        let parked = trace::span(|| What::Park);
         let (mut threads, timed_out) = self.sleep(threads, stays);
         self.asleep.fetch_sub(1, Ordering::Relaxed);
+        drop(parked);
         if timed_out && self.wanted.load(Ordering::SeqCst) <= 0 {
             return self.leave(&mut threads);
         }

@@ -11,6 +11,7 @@
 //! before the park makes the park return at once.
 
 use crate::sync::{AtomicU32, Ordering, Thread, current, park};
+use crate::trace::{self, What};
 
 const CLOSED: u32 = 1 << 31;
 const VISITED: u32 = 1 << 30;
@@ -63,6 +64,7 @@ impl Gate {
         if self.state.fetch_or(CLOSED, Ordering::Relaxed) & VISITED == 0 {
             return Visits::None;
         }
+        let _timeline = trace::span(|| What::Join);
         let still_inside = || self.state.load(Ordering::Acquire) != CLOSED | VISITED;
         #[cfg(not(loom))]
         {

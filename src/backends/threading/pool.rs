@@ -7,6 +7,7 @@
 use super::bell::Bell;
 use super::gate::{Gate, Visits};
 use crate::job::Job;
+use crate::trace::{self, What};
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -183,7 +184,11 @@ impl Pool {
         own.or_else(|| steal(|| self.injector.steal())).or_else(|| {
             let stealers = self.stealers.read().unwrap_or_else(PoisonError::into_inner);
             let others = stealers.iter().filter(|(other, deque)| *other != number && !deque.is_empty());
-            others.into_iter().find_map(|(_, deque)| steal(|| deque.steal()))
+            others.into_iter().find_map(|(from, deque)| {
+                let stolen = steal(|| deque.steal())?;
+                trace::instant(|| What::Steal { from: *from });
+                Some(stolen)
+            })
         })
     }
 
