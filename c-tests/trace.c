@@ -98,8 +98,7 @@ TEST(what_a_thread_does_never_overlaps_by_half) {
 
 static long long tid_named(const struct trace *trace, const char *name) {
     for (size_t i = 0; i < trace->n_events; i++)
-        if (strstr(trace->events[i].line, "thread_name") != NULL &&
-            strstr(trace->events[i].line, name) < strchr(trace->events[i].line, '\n') &&
+        if (strstr(trace->events[i].line, "\"thread_name\"") != NULL &&
             strstr(trace->events[i].line, name) != NULL)
             return trace->events[i].tid;
     return -1;
@@ -152,7 +151,7 @@ TEST(maps_that_fail_and_maps_on_other_backends_are_there_too) {
     struct trace trace = read_trace(in_folder("kinds.json"));
     /* The driver of the submitted one may not have come out of it yet. */
     CHECK(count_events(&trace, "map") >= 2);
-    CHECK(strstr(trace.text, "\"backend\":\"sequential\"") != NULL);
+    CHECK(has_text(&trace, "\"backend\":\"sequential\""));
     free_trace(&trace);
 }
 

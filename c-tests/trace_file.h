@@ -14,7 +14,7 @@ static inline void make_folder(void) { CHECK(mkdtemp(folder) != NULL); }
 
 /* The path of a file there; valid until the eighth next call. */
 static inline const char *in_folder(const char *name) {
-    static char paths[8][256];
+    static char paths[8][512];
     static int next;
     char *path = paths[next++ % 8];
     snprintf(path, sizeof *paths, "%s/%s", folder, name);
@@ -97,29 +97,29 @@ struct event {
 };
 
 struct trace {
-    char *text;
+    char *text; /* its lines, each with a nul at its end */
     struct event *events;
     size_t n_events;
 };
 
 /* The number behind "key": in the line. */
-static inline double number_of(const char *line, const char *end, const char *key) {
+static inline double number_of(const char *line, const char *key) {
     char quoted[32];
     snprintf(quoted, sizeof quoted, "\"%s\":", key);
     const char *found = strstr(line, quoted);
-    return found != NULL && found < end ? strtod(found + strlen(quoted), NULL) : -1;
+    return found != NULL ? strtod(found + strlen(quoted), NULL) : -1;
 }
 
-static inline struct event read_event(const char *line, const char *end) {
+static inline struct event read_event(const char *line) {
     struct event event = {.line = line};
     const char *category = strstr(line, "\"cat\":\"");
-    if (category != NULL && category < end)
+    if (category != NULL)
         sscanf(category + 7, "%15[a-z]", event.category);
-#define NUMBER(key) event.key = (long long)number_of(line, end, #key)
+#define NUMBER(key) event.key = (long long)number_of(line, #key)
     NUMBER(pid), NUMBER(tid), NUMBER(map), NUMBER(begin), NUMBER(count), NUMBER(seat);
     NUMBER(items), NUMBER(workers), NUMBER(level);
 #undef NUMBER
-    const double from = number_of(line, end, "ts"), duration = number_of(line, end, "dur");
+    const double from = number_of(line, "ts"), duration = number_of(line, "dur");
     event.from = (long long)(from * 1000 + 0.5);
     event.to = event.from + (duration < 0 ? 0 : (long long)(duration * 1000 + 0.5));
     return event;
@@ -136,10 +136,15 @@ static inline struct trace read_trace(const char *path) {
     fclose(file);
     const char *end = json_value(trace.text);
     CHECK(end != NULL && *json_blanks(end) == '\0');
-    trace.events = calloc((size_t)status.st_size / 16 + 1, sizeof *trace.events);
-    for (char *line = trace.text, *next; (next = strchr(line, '\n')) != NULL; line = next + 1)
+    size_t lines = 0;
+    for (const char *at = trace.text; (at = strchr(at, '\n')) != NULL; at++)
+        lines++;
+    trace.events = calloc(lines + 1, sizeof *trace.events);
+    for (char *line = trace.text, *next; (next = strchr(line, '\n')) != NULL; line = next + 1) {
+        *next = '\0';
         if (strncmp(line, "{\"ph\"", 5) == 0)
-            trace.events[trace.n_events++] = read_event(line, next);
+            trace.events[trace.n_events++] = read_event(line);
+    }
     return trace;
 }
 
@@ -153,6 +158,14 @@ static inline size_t count_events(const struct trace *trace, const char *categor
     for (size_t i = 0; i < trace->n_events; i++)
         count += strcmp(trace->events[i].category, category) == 0;
     return count;
+}
+
+/* Whether a line has this text. */
+static inline int has_text(const struct trace *trace, const char *text) {
+    for (size_t i = 0; i < trace->n_events; i++)
+        if (strstr(trace->events[i].line, text) != NULL)
+            return 1;
+    return 0;
 }
 
 /* The maps in a file. */

@@ -231,7 +231,7 @@ static void fork_while_threads_map(void) {
     pthread_t thread;
     map_once();
     CHECK_INT(0, pthread_create(&thread, NULL, map_until_forks_are_over, NULL));
-    for (int i = times(50, 5); i > 0; i--) {
+    for (int i = times(20, 5); i > 0; i--) {
         const pid_t child = fork();
         if (child == 0) {
             alarm(60);
