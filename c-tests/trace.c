@@ -1,4 +1,5 @@
 /* The timeline: what is in the file, and when there is one. */
+#include "scopes.h"
 #include "trace_file.h"
 
 #include "sync.h"

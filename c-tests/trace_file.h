@@ -2,9 +2,10 @@
 #ifndef TRACE_FILE_H
 #define TRACE_FILE_H
 
-#include "scopes.h"
+#include "check.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -111,7 +112,9 @@ static inline double number_of(const char *line, const char *key) {
 }
 
 static inline struct event read_event(const char *line) {
-    struct event event = {.line = line};
+    struct event event;
+    memset(&event, 0, sizeof event);
+    event.line = line;
     const char *category = strstr(line, "\"cat\":\"");
     if (category != NULL)
         sscanf(category + 7, "%15[a-z]", event.category);
@@ -131,7 +134,7 @@ static inline struct trace read_trace(const char *path) {
     FILE *file = fopen(path, "rb");
     CHECK(file != NULL);
     CHECK_INT(0, fstat(fileno(file), &status));
-    struct trace trace = {.text = calloc((size_t)status.st_size + 1, 1)};
+    struct trace trace = {(char *)calloc((size_t)status.st_size + 1, 1), NULL, 0};
     CHECK_INT(status.st_size, fread(trace.text, 1, (size_t)status.st_size, file));
     fclose(file);
     const char *end = json_value(trace.text);
@@ -139,7 +142,7 @@ static inline struct trace read_trace(const char *path) {
     size_t lines = 0;
     for (const char *at = trace.text; (at = strchr(at, '\n')) != NULL; at++)
         lines++;
-    trace.events = calloc(lines + 1, sizeof *trace.events);
+    trace.events = (struct event *)calloc(lines + 1, sizeof *trace.events);
     for (char *line = trace.text, *next; (next = strchr(line, '\n')) != NULL; line = next + 1) {
         *next = '\0';
         if (strncmp(line, "{\"ph\"", 5) == 0)

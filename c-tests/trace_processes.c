@@ -1,5 +1,6 @@
 /* PB_TRACE, the end of a process, and forks: whose file is written, and when. Each test runs this program
  * again with the name of what it is to do, as a user's program with the variable set. */
+#include "scopes.h"
 #include "trace_file.h"
 
 #include <sys/wait.h>
