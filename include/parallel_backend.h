@@ -583,8 +583,30 @@ pb_status pb_register_thread_pool(const char *user_api,
 /* ---- 8. life ------------------------------------------------------------------------------------------- */
 
 /// Ends idle threads, and sessions that no scope opened; the next call starts them again. Tasks that run are not disturbed:
-/// their threads end after them. May be called at any time and any number of times.
+/// their threads end after them. A timeline that is being recorded is written as far as it has come, and goes on. May be called
+/// at any time and any number of times. Errors: PB_ERR_IO where the timeline cannot be written; the rest is done then.
 pb_status pb_shutdown(void);
+
+/* ---- 9. the timeline ----------------------------------------------------------------------------------- */
+
+/// Begins to record what every thread does (maps, chunks, waits) with times, for `pb_trace_stop` to write into a file that
+/// Perfetto, chrome://tracing and `pb-info trace` open. One timeline at a time in a process; maps that run already are
+/// recorded from here on. The variable PB_TRACE=file.json does the same from the first map of a process on (docs/tracing.md).
+/// From any thread.
+///
+/// @param path  the file, made now; one that is there is replaced
+///
+/// Errors: PB_ERR_EXISTS while a timeline is recorded, PB_ERR_IO for a file that cannot be written,
+/// PB_ERR_INVALID_ARGUMENT.
+///
+/// `path` is a nul-terminated text.
+pb_status pb_trace_start(const char *path);
+
+/// Ends the timeline and writes its file, which has all of the maps that are over; of those that still run, the chunks that
+/// are over. One that is not stopped is written by `pb_shutdown` and when the process exits. From any thread.
+///
+/// Errors: PB_ERR_SCOPE where none is recorded, PB_ERR_IO where the file cannot be written; the timeline has ended then too.
+pb_status pb_trace_stop(void);
 
 #ifdef __cplusplus
 } // extern "C"

@@ -27,5 +27,6 @@
 #include <parallel_backend/job.hpp>
 #include <parallel_backend/map.hpp>
 #include <parallel_backend/scope.hpp>
+#include <parallel_backend/trace.hpp>
 
 #endif

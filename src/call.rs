@@ -7,6 +7,7 @@ use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
+use crate::trace;
 use std::sync::{Arc, OnceLock};
 
 /// Where a map would like to run.
@@ -152,6 +153,7 @@ pub fn outlook() -> Result<Outlook> {
 }
 
 fn prepare(request: Request) -> Result<Call> {
+    trace::heed_environment()?;
     let snapshot = context::resolve()?;
     let place = &snapshot.place;
     if place.depth >= MAX_DEPTH {
@@ -182,11 +184,13 @@ fn prepare(request: Request) -> Result<Call> {
 impl Call {
     /// Runs the job. Its end is told last, when the call holds neither limits nor the backend's session any more.
     fn run(self) -> Result<()> {
+        let timeline = self.job.map_span(&self.opened.name, self.around.level);
         let limit: Option<ProcessLimit> = self.around.process_limit().map(limits::enter_process);
         let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
         drop(limit);
         let backend = self.opened.name.clone();
         drop(self.opened);
+        drop(timeline);
         self.job.finish(&backend, ran)
     }
 }

@@ -15,3 +15,4 @@ pub mod registry;
 pub mod scope;
 pub mod status;
 pub(crate) mod sync;
+pub mod trace;

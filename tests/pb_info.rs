@@ -173,6 +173,24 @@ fn a_variable_that_nothing_reads_is_told() {
 }
 
 #[test]
+fn a_timeline_that_cannot_be_written_is_named_and_one_that_can_is_not_made() {
+    let wrong = report(pb_info(&[]).env("PB_TRACE", "/no/such/folder/trace.json"));
+    let message = problem(&wrong, "PB_TRACE").expect("a problem");
+    assert!(
+        message.contains("PB_TRACE: cannot write the timeline '/no/such/folder/trace.json'"),
+        "{message}"
+    );
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("only-looked-at.json");
+    let right = report(pb_info(&[]).env("PB_TRACE", &path));
+    assert_eq!(problem(&right, "PB_TRACE"), None);
+    assert!(!path.exists());
+    std::fs::write(&path, "older").unwrap();
+    assert_eq!(problem(&report(pb_info(&[]).env("PB_TRACE", &path)), "PB_TRACE"), None);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "older");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn a_lowered_cpu_count_gives_its_reason() {
     let report = report(pb_info(&[]).env("PB_MAX_CPU_COUNT", "1"));
     assert_eq!(report["cpus"]["logical"], 1);

@@ -3,6 +3,7 @@
 use super::{Chosen, Setting};
 use crate::registry;
 use crate::status::{Error, Result};
+use crate::trace;
 use std::sync::{PoisonError, RwLock};
 
 static DEFAULT: RwLock<Setting> = RwLock::new(Setting { backend: None, n_jobs: None, inner: None });
@@ -63,7 +64,12 @@ fn inner() -> Result<Option<i32>> {
 
 /// The variables of the environment that cannot be used as they are set, with the error that a map would end with.
 pub fn malformed_variables() -> Vec<(&'static str, Error)> {
-    let wrong = [(BACKEND, backend().err()), (N_JOBS, n_jobs().err()), (INNER, inner().err())];
+    let wrong = [
+        (BACKEND, backend().err()),
+        (N_JOBS, n_jobs().err()),
+        (INNER, inner().err()),
+        (trace::VARIABLE, trace::check_environment().err()),
+    ];
     wrong.into_iter().filter_map(|(name, error)| Some((name, error?))).collect()
 }
 

@@ -4,12 +4,15 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, limits, registry};
+use crate::{backends::threading, context, limits, registry, trace};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Once;
 
-type Held = [Box<dyn Any>; 3];
+struct Held {
+    timeline: trace::ForkGuard,
+    _locks: [Box<dyn Any>; 3],
+}
 
 thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
@@ -17,12 +20,12 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let locks: Held = [
+        let locks: [Box<dyn Any>; 3] = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
         ];
-        held.replace(Some(locks));
+        held.replace(Some(Held { timeline: trace::fork_guard(), _locks: locks }));
     });
 }
 
@@ -31,15 +34,18 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
-    let _ = HELD.try_with(RefCell::take);
+    if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
+        held.timeline.in_child();
+    }
     threading::forget_after_fork();
 }
 
-/// Registers the handlers, once in a process.
+/// Registers the handlers of forks and of the exit, once in a process.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the handlers are functions of this library, which is never unloaded (linked with -z nodelete).
         unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        super::trace::install();
     });
 }

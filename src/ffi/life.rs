@@ -6,12 +6,13 @@ use crate::registry;
 use crate::status::pb_status;
 
 /// Ends idle threads, and sessions that no scope opened; the next call starts them again. Tasks that run are not disturbed:
-/// their threads end after them. May be called at any time and any number of times.
+/// their threads end after them. A timeline that is being recorded is written as far as it has come, and goes on. May be called
+/// at any time and any number of times. Errors: PB_ERR_IO where the timeline cannot be written; the rest is done then.
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_shutdown() -> pb_status {
     guard(|| {
         registry::close_implicit();
         threading::shutdown();
-        Ok(())
+        super::trace::flush()
     })
 }

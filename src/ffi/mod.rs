@@ -16,3 +16,4 @@ pub mod life;
 pub mod map;
 pub mod pools;
 mod task;
+pub mod trace;

@@ -123,11 +123,11 @@ impl Claims {
         }
     }
 
-    /// The next chunk for a seat, or `None` when all are taken.
-    pub(super) fn next(&self, seat: usize) -> Option<Chunk> {
+    /// The next chunk for a seat, or `None` when all are taken. `stolen` hears whose it was, if not the seat's own.
+    pub(super) fn next(&self, seat: usize, stolen: impl FnOnce(usize)) -> Option<Chunk> {
         let own = if seat == 0 { Some(&self.first) } else { self.other(seat) };
         let own = own.unwrap_or(&self.first);
-        self.take_front(own, |left| self.size(left)).or_else(|| self.steal(seat, own))
+        self.take_front(own, |left| self.size(left)).or_else(|| self.steal(seat, own, stolen))
     }
 
     /// So many items from the front, or all that are left there.
@@ -149,15 +149,18 @@ impl Claims {
 
     /// Steals the back half of the fullest range in the nearest neighbourhood that has something, keeps it as its own, and
     /// claims from that.
-    fn steal(&self, seat: usize, own: &Range) -> Option<Chunk> {
+    fn steal(&self, seat: usize, own: &Range, stolen: impl FnOnce(usize)) -> Option<Chunk> {
         let others = self.others.get()?;
         let seats = others.len() + 1;
-        let victim = |step: usize| self.seat_range((seat + step) % seats);
+        let victim = |step: usize| {
+            let number = (seat + step) % seats;
+            Some((number, self.seat_range(number)?))
+        };
         let mut step = 1;
         while step < seats {
             let near = step..seats.min(step + NEIGHBOURS);
-            let fullest = near.clone().rev().filter_map(victim).max_by_key(|range| range.left());
-            let Some(range) = fullest.filter(|range| range.left() > 0) else {
+            let fullest = near.clone().rev().filter_map(victim).max_by_key(|(_, range)| range.left());
+            let Some((number, range)) = fullest.filter(|(_, range)| range.left() > 0) else {
                 step = near.end;
                 continue;
             };
@@ -168,6 +171,7 @@ impl Claims {
             };
             let claimed = (end - middle).min(self.units(self.size(self.items(end - middle))));
             own.fill(middle + claimed, end);
+            stolen(number);
             return Some(self.chunk(middle, middle + claimed));
         }
         None
@@ -238,7 +242,7 @@ mod tests {
     fn sizes(claims: &Claims, pace: u64) -> Vec<usize> {
         (0..)
             .map_while(|turn| {
-                let chunk = claims.next(turn % claims.n_jobs)?;
+                let chunk = claims.next(turn % claims.n_jobs, |_| {})?;
                 claims.took(chunk, chunk.len() as u64 * pace);
                 Some(chunk.len())
             })
@@ -251,7 +255,7 @@ mod tests {
             for batch in [0, 1, 7, 100_000] {
                 let claims = Claims::new(n, 4, batch);
                 let mut at = 0;
-                while let Some(chunk) = claims.next(3) {
+                while let Some(chunk) = claims.next(3, |_| {}) {
                     assert_eq!(chunk.begin, at);
                     assert!(chunk.end > chunk.begin);
                     claims.took(chunk, 1000);
@@ -266,7 +270,7 @@ mod tests {
     fn claim_all(claims: &Claims, turns: impl Fn(usize) -> usize) -> Vec<usize> {
         let mut claimed = vec![0; claims.n_items];
         for turn in 0.. {
-            let Some(chunk) = claims.next(turns(turn)) else { break };
+            let Some(chunk) = claims.next(turns(turn), |_| {}) else { break };
             claimed[chunk.begin..chunk.end].iter_mut().for_each(|times| *times += 1);
             claims.took(chunk, 1000 * chunk.len() as u64);
         }
@@ -291,12 +295,12 @@ mod tests {
     fn a_seat_begins_with_its_own_part_and_a_thief_with_the_back_half_of_the_fullest() {
         let claims = Claims::new(90, 3, 0);
         claims.spread();
-        let begins: Vec<_> = (0..3).map(|seat| claims.next(seat).unwrap().begin).collect();
+        let begins: Vec<_> = (0..3).map(|seat| claims.next(seat, |_| {}).unwrap().begin).collect();
         assert_eq!(begins, [0, 30, 60]);
         while claims.first.left() > 0 {
-            claims.next(0);
+            claims.next(0, |_| {});
         }
-        assert_eq!(claims.next(0), Some(Chunk { begin: 45, end: 46 }));
+        assert_eq!(claims.next(0, |_| {}), Some(Chunk { begin: 45, end: 46 }));
     }
 
     #[test]
@@ -305,7 +309,7 @@ mod tests {
             let claims = Claims::new(n, 2, 0);
             claims.spread();
             let last = claims.others.get().unwrap()[0].take(|begin, _| (begin, begin)).unwrap();
-            let (first, last) = (claims.next(0).unwrap(), claims.chunk(last.1.1, last.0.1));
+            let (first, last) = (claims.next(0, |_| {}).unwrap(), claims.chunk(last.1.1, last.0.1));
             assert_eq!(first.begin, 0);
             assert_eq!(last.end, n);
             assert!(last.begin.abs_diff(n / 2) <= 1 << claims.unit);
@@ -347,7 +351,7 @@ mod loom_tests {
             let claims = Arc::new(Claims::new(4, 2, 0));
             claims.spread();
             let claim_all = |claims: &Claims, seat| {
-                std::iter::from_fn(|| claims.next(seat)).map(Chunk::len).sum::<usize>()
+                std::iter::from_fn(|| claims.next(seat, |_| {})).map(Chunk::len).sum::<usize>()
             };
             let others = claims.clone();
             let other = loom::thread::spawn(move || claim_all(&others, 1));

@@ -16,6 +16,7 @@ mod progress;
 mod run;
 mod seats;
 mod stream;
+mod timeline;
 
 pub use claims::Chunk;
 pub use progress::{Progress, ProgressFn};
@@ -144,6 +145,8 @@ fn batch_size(plan: &Plan) -> usize {
 /// A map in being.
 pub struct Job {
     plan: Plan,
+    /// What the timeline calls it.
+    number: u64,
     /// When the job was made, by [`Job::now`], where somebody will ask.
     begun: u64,
     /// Read before every item, written once or twice in a job's life.
@@ -162,6 +165,7 @@ impl Job {
     /// A job of which nothing has run yet.
     pub fn new(plan: Plan) -> Arc<Job> {
         Arc::new(Job {
+            number: crate::trace::map_number(),
             begun: if plan.progress.is_some() { now() } else { 0 },
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),

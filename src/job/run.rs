@@ -2,6 +2,7 @@
 
 use super::{Chunk, Job, Stay, Stream, UNTIDY, callsite, now};
 use crate::status::{ItemFate, Status};
+use crate::trace::{self, What};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,7 +71,11 @@ impl Job {
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
     pub fn claim(&self, seat: usize) -> Option<Chunk> {
-        if self.is_stopped() { None } else { self.claims.next(seat) }
+        if self.is_stopped() {
+            None
+        } else {
+            self.claims.next(seat, |from| trace::instant(|| What::Steal { from }))
+        }
     }
 
     /// Gives each seat its part of the items: by the thread that is alone in the job, before others come. Not where items
@@ -141,6 +146,7 @@ impl Job {
     }
 
     fn run_chunk(&self, seat: &Seat, chunk: Chunk) {
+        let _timeline = self.chunk_span(seat, chunk);
         let rest = if self.is_watched() { chunk } else { self.run_plain(seat, chunk) };
         if rest.begin < rest.end {
             self.run_watched(seat, rest);

@@ -43,7 +43,7 @@ fn simulate(load: &Load, workers: usize, begins: impl Fn(usize) -> u64) -> Outco
             done += chunk.end - chunk.begin;
         }
         outcome.makespan = outcome.makespan.max(now);
-        let Some(chunk) = claims.next(worker) else { continue };
+        let Some(chunk) = claims.next(worker, |_| {}) else { continue };
         running[worker] = Some(chunk);
         outcome.chunks += 1;
         clocks.push(Reverse((now + CLAIM_NS + load.cost(chunk.begin, chunk.end), worker)));

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 /// Rooms that any room may import, and that know no room but each other.
-const LEAVES: &[&str] = &["status", "scope", "sync", "fork"];
+const LEAVES: &[&str] = &["status", "scope", "sync", "fork", "trace"];
 
 /// Each room, and the rooms that it may import besides the leaves. `backends` is the trait,
 /// `backends/*` each single backend.

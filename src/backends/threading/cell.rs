@@ -19,6 +19,7 @@
 use super::board::Board;
 use super::slots::Slots;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, Thread, current, fence, park};
+use crate::trace::{self, What};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicPtr;
 
@@ -366,6 +367,7 @@ impl<P: Lender> Loan<'_, P> {
             let address = self.errand.address();
             began += self.pool.board().take_down(|late| late.address == address).map_or(0, |late| late.began);
         }
+        let _timeline = (began > 0).then(|| trace::span(|| What::Join));
         match began {
             0 => Visits::None,
             _ if self.errand.wait(began, &abandoned) => Visits::Some,

@@ -6,6 +6,7 @@
 use super::cell::{Mail, Mailbox};
 use super::spin::Spin;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Thread, current};
+use crate::trace::{self, What};
 use crossbeam_utils::CachePadded;
 use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
@@ -78,6 +79,7 @@ impl Slot {
 
 /// Parks; false when the time is up.
 fn rest(patience: Option<Duration>) -> bool {
+    let _timeline = trace::span(|| What::Park);
     #[cfg(not(loom))]
     if let Some(patience) = patience {
         let begin = std::time::Instant::now();
