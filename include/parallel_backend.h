@@ -584,6 +584,37 @@ pb_status pb_register_thread_pool(const char *user_api,
 /// their threads end after them. May be called at any time and any number of times.
 pb_status pb_shutdown(void);
 
+/* ---- 9. two branches ----------------------------------------------------------------------------------- */
+
+/// One branch of a `pb_join`. 0 is success; any other code is the branch's failure, to which `pb_task_fail` attaches a
+/// text. It may run on any thread, at the same time as the other branch; it must not throw or longjmp.
+typedef int32_t (*pb_branch_fn)(void *ctx);
+
+/// Runs `fn_a(ctx_a)` and `fn_b(ctx_b)`, perhaps at the same time, and returns when both are over. Both always run, whether
+/// or not the other fails: but for a join that is called where all was cancelled before, which runs neither.
+///
+/// It is made for recursion: branches call `pb_join` again, to any depth, and such an inner join costs some ten nanoseconds
+/// where no worker is free to take a branch. The outermost join costs as much as a map, and is one: it runs on the backend
+/// and with the workers that the calling thread's context says (`threading` where that one does not share memory), and
+/// never more than so many threads run branches of it, at any depth. `sequential`, and one worker, run a and then b on the
+/// calling thread. Inside a branch the nesting level, the worker's index and share, the limits on BLAS and OpenMP, and
+/// `pb_cancelled` are those of a map's task; scopes that it leaves open are closed after it. Inner joins use the workers
+/// of the outermost one, unless a scope was opened in between, or a map: from there on a join is an outermost one again.
+///
+/// A thread that waits for a branch which another thread has taken runs, meanwhile, only branches that were forked under
+/// that one. So a lock may be held around a join, if neither branch wants it.
+///
+/// Errors: PB_ERR_TASK_FAILED if a branch returned non-zero: the failure of a if a failed, else that of b;
+/// `pb_last_error_info` has its code, and 0 for a, 1 for b as its index. A branch that returns the status of a failed
+/// `pb_join` inside it passes that join's failure on as it is. PB_ERR_CANCELLED, PB_ERR_INVALID_ARGUMENT,
+/// PB_ERR_UNSUPPORTED, PB_ERR_WORKER_LOST in a child that a branch has forked, and what the backend says.
+///
+/// The functions may be called with their arguments on any thread, at the same time.
+pb_status pb_join(pb_branch_fn fn_a,
+                  void *ctx_a,
+                  pb_branch_fn fn_b,
+                  void *ctx_b);
+
 #ifdef __cplusplus
 } // extern "C"
 #endif

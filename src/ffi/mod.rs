@@ -12,6 +12,7 @@ pub mod errors;
 mod fork;
 mod guard;
 pub mod job;
+pub mod join;
 pub mod life;
 pub mod map;
 pub mod pools;

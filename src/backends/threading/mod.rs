@@ -10,7 +10,7 @@ mod bell;
 mod gate;
 mod pool;
 
-pub use pool::{ForkGuard, fork_guard, shutdown, spawn};
+pub use pool::{ForkGuard, fork_guard, forks, shutdown, spawn};
 
 use super::{Backend, OpenRequest, Session, parse_params};
 use crate::job::Job;

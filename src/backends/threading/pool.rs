@@ -84,6 +84,11 @@ pub(super) fn offer(job: Arc<Job>, places: usize) -> Offer {
     Offer { call, pool, forks }
 }
 
+/// How many forks this process is a child of. Who finds it changed has lost the threads that it knew.
+pub fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// Runs `work` on a pool thread.
 pub fn spawn(work: impl FnOnce() + Send + 'static) {
     current().queue(Ticket::Run(Box::new(work)), 1);
