@@ -113,7 +113,7 @@ enum Frame {
 }
 
 thread_local! {
-    static STACK: RefCell<ScopeStack<Frame>> = RefCell::default();
+    static STACK: RefCell<ScopeStack<Frame>> = const { RefCell::new(ScopeStack::new()) };
 }
 
 fn with_stack<R>(f: impl FnOnce(&mut ScopeStack<Frame>) -> R) -> Result<R> {
@@ -174,6 +174,7 @@ pub fn push_thread_limit(limit: i32, user_api: u32) -> Result<Token> {
 }
 
 /// How many scopes, attached contexts and tasks are on this thread's stack.
+#[inline]
 pub fn open_scopes() -> usize {
     STACK.try_with(|stack| stack.borrow().len()).unwrap_or(0)
 }

@@ -3,8 +3,9 @@
 use super::abi;
 use super::guard::guard;
 use super::task::{THREW, contain};
-use crate::join::{self, Branch};
+use crate::join::{self, Branch, Hooks, Worker};
 use crate::status::pb_status;
+use std::cell::Cell;
 use std::ffi::c_void;
 
 /// One branch of a `pb_join`. 0 is success; any other code is the branch's failure, to which `pb_task_fail` attaches a
@@ -46,8 +47,31 @@ pub unsafe extern "C" fn pb_join(
             call: call as *mut (),
             ctx: ctx.cast(),
         };
-        join::join(run, branch(a, ctx_a), branch(b, ctx_b))
+        let (a, b) = (branch(a, ctx_a), branch(b, ctx_b));
+        let failure = match worker().filter(|worker| worker.is_here()) {
+            Some(worker) => worker.join(a, b),
+            None => join::open(&HOOKS, a, b)?,
+        };
+        failure.map_or(Ok(()), |failure| Err(*failure))
     })
+}
+
+static HOOKS: Hooks = Hooks { run, settle };
+
+thread_local! {
+    /// This thread as a worker of the innermost region that it is in.
+    static WORKER: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
+}
+
+fn settle(worker: *const Worker) -> *const Worker {
+    WORKER.replace(worker)
+}
+
+/// This thread's worker.
+fn worker<'a>() -> Option<&'a Worker> {
+    // SAFETY: NULL or a worker that the code around this call, on this thread's stack, has settled and will let go of
+    // before it is gone; the reference is used inside this call only.
+    unsafe { WORKER.get().as_ref() }
 }
 
 /// Runs a branch that `pb_join` made.

@@ -7,6 +7,7 @@
 
 mod abi;
 pub mod backend;
+mod blocks;
 pub mod context;
 pub mod errors;
 mod fork;
@@ -16,4 +17,5 @@ pub mod join;
 pub mod life;
 pub mod map;
 pub mod pools;
+pub mod reduce;
 mod task;

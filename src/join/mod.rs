@@ -26,13 +26,23 @@ mod region;
 mod slot;
 mod worker;
 
-pub use region::join;
+pub use region::open;
 pub use slot::Branch;
+pub use worker::Worker;
 
 use crate::status::{Error, ItemFate, Status};
 
+/// What the room leaves to the boundary: calling a caller's function, and remembering a place on a thread's stack.
+pub struct Hooks {
+    /// Runs a branch; 0 is success. It must not unwind.
+    pub run: fn(Branch) -> i32,
+    /// Makes a worker the current one of this thread, or none; returns the one before. Who does so lets go of it on the same
+    /// thread, in the opposite order, before the worker is gone.
+    pub settle: fn(*const Worker) -> *const Worker,
+}
+
 /// How a branch failed: boxed, because nearly none does.
-type Failure = Box<Error>;
+pub type Failure = Box<Error>;
 
 /// The failure of a branch that returned `code`, before it is known which branch of its join it was.
 fn failure(code: i32, text: Option<String>) -> Failure {

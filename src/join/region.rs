@@ -2,8 +2,8 @@
 
 use super::beds::{ANYTHING, Beds};
 use super::slot::{Branch, MOST_WORKERS, SharedBranch};
-use super::worker::{self, Frames, Loot, Worker};
-use super::{Failure, of_branch};
+use super::worker::{Frames, Here, Loot, Worker};
+use super::{Failure, Hooks, of_branch};
 use crate::backends::threading;
 use crate::call::{self, Request, Wishes};
 use crate::context;
@@ -14,8 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 /// A join whose helpers come and go.
 pub(super) struct Region {
-    /// Runs a branch; 0 is success.
-    pub(super) run_branch: fn(Branch) -> i32,
+    pub(super) hooks: &'static Hooks,
     pub(super) beds: Beds,
     root: [SharedBranch; 2],
     root_is_taken: AtomicBool,
@@ -26,24 +25,16 @@ pub(super) struct Region {
     forks: u32,
 }
 
-/// Runs both branches, perhaps at the same time, and returns when both are over: with the failure of a if it failed, else
-/// that of b. `run_branch` runs one; it must not unwind. It is the same function in every call.
-pub fn join(run_branch: fn(Branch) -> i32, a: Branch, b: Branch) -> Result<()> {
-    let failure = match worker::here() {
-        Some(worker) => worker.join(a, b),
-        None => open(run_branch, a, b)?,
-    };
-    failure.map_or(Ok(()), |failure| Err(*failure))
-}
-
-/// Opens a region for the join. Not part of `join`: its frame would be in every level of a recursion.
+/// Runs both branches, perhaps at the same time, with helpers where there are some; returns when both are over: the failure
+/// of a if it failed, else that of b. For a join that no region is around. Not to be inlined: its frame would be in every
+/// level of a recursion.
 #[cold]
 #[inline(never)]
-fn open(run_branch: fn(Branch) -> i32, a: Branch, b: Branch) -> Result<Option<Failure>> {
+pub fn open(hooks: &'static Hooks, a: Branch, b: Branch) -> Result<Option<Failure>> {
     let wishes = Wishes { shared_memory: true, ..Wishes::default() };
     let workers = call::workers(wishes)?.min(MOST_WORKERS);
     let region = Arc::new(Region {
-        run_branch,
+        hooks,
         beds: Beds::new(workers),
         root: [SharedBranch::new(a), SharedBranch::new(b)],
         root_is_taken: AtomicBool::new(false),
@@ -105,14 +96,14 @@ fn enter(region: &Arc<Region>) {
     let worker = Worker::new(region.clone(), job, seat);
     // A seat changes hands only when its holder has left the region, which is then over.
     let _ = place.set(worker.frames());
-    let here = worker::Here::new(worker);
+    let _here = Here::new(&worker, region.hooks);
     if region.root_is_taken.swap(true, Ordering::Relaxed) {
-        here.worker().help();
+        worker.help();
         return;
     }
     let _end = End(region);
     let [a, b] = &region.root;
-    let _ = region.outcome.set(here.worker().join(a.get(), b.get()));
+    let _ = region.outcome.set(worker.join(a.get(), b.get()));
 }
 
 /// Lets the helpers go, even if the root unwinds.

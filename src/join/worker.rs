@@ -15,15 +15,14 @@
 use super::beds::ANYTHING;
 use super::region::Region;
 use super::slot::{Branch, Slot};
-use super::{Failure, failure};
+use super::{Failure, Hooks, failure};
 use crate::context;
 use crate::job::{self, Job};
 use crate::limits;
 use crate::status::{Error, Status};
 use crate::sync::{AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,36 +33,22 @@ const PATIENCE: Duration = Duration::from_micros(20);
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 32;
 
-thread_local! {
-    /// The regions that this thread is in, innermost last.
-    static WORKERS: RefCell<Vec<Rc<Worker>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// This thread as a worker of the region that its next join belongs to, if there is one.
-pub(super) fn here() -> Option<Rc<Worker>> {
-    let worker = WORKERS.try_with(|workers| workers.borrow().last().cloned()).ok()??;
-    (worker.scopes == context::open_scopes()).then_some(worker)
-}
-
 /// A thread's stay in a region.
-pub(super) struct Here(Rc<Worker>);
+pub(super) struct Here<'a> {
+    hooks: &'static Hooks,
+    before: *const Worker,
+    _worker: &'a Worker,
+}
 
-impl Here {
-    pub(super) fn new(worker: Worker) -> Self {
-        let worker = Rc::new(worker);
-        let _ = WORKERS.try_with(|workers| workers.borrow_mut().push(worker.clone()));
-        Here(worker)
-    }
-
-    pub(super) fn worker(&self) -> &Worker {
-        &self.0
+impl<'a> Here<'a> {
+    pub(super) fn new(worker: &'a Worker, hooks: &'static Hooks) -> Self {
+        Here { hooks, before: (hooks.settle)(worker), _worker: worker }
     }
 }
 
-impl Drop for Here {
+impl Drop for Here<'_> {
     fn drop(&mut self) {
-        let left = WORKERS.try_with(|workers| workers.borrow_mut().pop());
-        drop(left);
+        (self.hooks.settle)(self.before);
     }
 }
 
@@ -108,7 +93,8 @@ impl Frames {
     }
 }
 
-pub(super) struct Worker {
+/// A thread in a region. It stays on that thread.
+pub struct Worker {
     region: Arc<Region>,
     job: Arc<Job>,
     seat: usize,
@@ -168,8 +154,16 @@ impl Worker {
         self.frames.clone()
     }
 
-    /// Runs both branches; the failure of either.
-    pub(super) fn join(&self, a: Branch, b: Branch) -> Option<Failure> {
+    /// Whether a join of this thread belongs to the worker's region: no scope was opened since, no task has begun.
+    #[inline]
+    pub fn is_here(&self) -> bool {
+        self.scopes == context::open_scopes()
+    }
+
+    /// Runs both branches, perhaps at the same time, and returns when both are over: the failure of a if it failed, else
+    /// that of b.
+    #[inline]
+    pub fn join(&self, a: Branch, b: Branch) -> Option<Failure> {
         let depth = self.depth.get();
         if depth == MOST_FRAMES {
             self.look();
@@ -309,7 +303,7 @@ impl Worker {
         if self.job.is_untidy() {
             return self.run_and_tidy(branch);
         }
-        let code = (self.region.run_branch)(branch);
+        let code = (self.region.hooks.run)(branch);
         if code == 0 && !self.job.is_untidy() {
             return None;
         }
@@ -323,7 +317,7 @@ impl Worker {
             failed_join: self.failed_join.take(),
             limit_scopes: limits::open_scopes(),
         };
-        let code = (self.region.run_branch)(branch);
+        let code = (self.region.hooks.run)(branch);
         self.tidy(code, around)
     }
 
