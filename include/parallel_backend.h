@@ -615,6 +615,50 @@ pb_status pb_join(pb_branch_fn fn_a,
                   pb_branch_fn fn_b,
                   void *ctx_b);
 
+/* ---- 10. reductions ------------------------------------------------------------------------------------ */
+
+/// Folds the items `begin` to `end - 1` into `partial`, which holds a copy of the identity at first. `inputs` points at the
+/// element of item `begin` (NULL where there is no array). 0 is success. The rules are those of a `pb_task_fn`.
+typedef int32_t (*pb_reduce_fn)(void *ctx, size_t begin, size_t end, const void *inputs, void *partial);
+
+/// Combines two partial results: `left` becomes the result of its own items and of those of `right`, which follow them.
+/// 0 is success. The rules are those of a `pb_task_fn`.
+typedef int32_t (*pb_combine_fn)(void *ctx, void *left, const void *right);
+
+/// Reduces n_items items to one result that has the same bits for any number of workers, on any backend, in every run:
+/// sums of floating-point numbers too.
+///
+/// The items are cut into blocks, by `n_items` and the option `batch_size` alone: blocks of `batch_size` items, or 256
+/// blocks of equal size (fewer where there are fewer items) if it is 0. `fold` folds each block into a partial result of
+/// its own; `combine` combines neighbours in a binary tree over the blocks in their order. So `combine` must be
+/// associative as far as the result should make sense, but it need not be commutative, nor exactly associative. Another
+/// `batch_size`, or another number of items, is another tree.
+///
+/// It runs as a map of the blocks would: same context, workers, nesting, cancellation, progress (in blocks), timeout (of one
+/// block). A backend that does not share memory is replaced by `threading`.
+///
+/// @param fold  folds a block
+/// @param combine  combines two partial results
+/// @param ctx  passed to both; shared by all of them
+/// @param n_items  how many; 0 leaves the identity in `result`
+/// @param inputs, input_size  an array of n_items elements of input_size bytes, or NULL
+/// @param result, result_size  the identity before the call, the result after it; unchanged if the call fails. Partial
+///   results are copied byte by byte; their addresses are multiples of 128
+/// @param options  NULL for the defaults; `statuses` and PB_COLLECT_ERRORS are refused, a reduction has one result
+///
+/// Errors: as `pb_parallel_map`. The text names the items of the block that failed; `task_index` is the first of them.
+///
+/// The arrays are as large as said; the functions may be called from several threads at once.
+pb_status pb_reduce(pb_reduce_fn fold,
+                    pb_combine_fn combine,
+                    void *ctx,
+                    size_t n_items,
+                    const void *inputs,
+                    size_t input_size,
+                    void *result,
+                    size_t result_size,
+                    const pb_map_options *options);
+
 #ifdef __cplusplus
 } // extern "C"
 #endif
