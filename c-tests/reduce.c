@@ -206,19 +206,40 @@ TEST(what_cannot_be_used_is_refused) {
 
 /* ---- like a map ---- */
 
-static int32_t cancel_at_once(void *user, size_t done, size_t failed, size_t total, double elapsed) {
-    (void)user, (void)done, (void)failed, (void)total, (void)elapsed;
-    return 1;
+typedef struct cancelled {
+    int32_t begun;
+    double sum;
+} cancelled;
+
+static int32_t fold_until_cancelled(void *ctx, size_t begin, size_t end, const void *inputs, void *partial) {
+    cancelled *c = ctx;
+    (void)begin, (void)end, (void)inputs, (void)partial;
+    __atomic_fetch_add(&c->begun, 1, __ATOMIC_RELAXED);
+    return wait_cancelled() ? 0 : 1;
 }
 
-TEST(a_reduction_can_be_cancelled) {
-    pb_map_options options = with_batch(1);
-    double sum = 12.5;
-    options.progress = cancel_at_once;
-    CHECK_STATUS(pb_reduce(sum_block, add, NULL, N, numbers, sizeof *numbers, &sum, sizeof sum, &options),
+static int32_t reduce_until_cancelled(void *ctx, size_t index, const void *input, void *output) {
+    cancelled *c = ctx;
+    (void)index, (void)input, (void)output;
+    CHECK_STATUS(pb_reduce(fold_until_cancelled, add, c, N, NULL, 0, &c->sum, sizeof c->sum, NULL),
                  PB_ERR_CANCELLED);
     CHECK_TEXT("blocks of items");
-    CHECK(sum == 12.5);
+    return 0;
+}
+
+TEST(a_reduction_sees_that_the_map_around_it_is_cancelled) {
+    cancelled c = {0, 12.5};
+    pb_job *job = NULL;
+    const pb_scope scope = open_scope("threading", 2);
+    CHECK_OK(pb_submit_map(reduce_until_cancelled, &c, 1, NULL, 0, NULL, 0, NULL, &job));
+    while (__atomic_load_n(&c.begun, __ATOMIC_RELAXED) == 0)
+        sched_yield();
+    CHECK_OK(pb_job_cancel(job));
+    CHECK_OK(pb_job_wait(job, -1));
+    pb_job_free(job);
+    close_scope(scope);
+    CHECK(c.begun <= 2);
+    CHECK(c.sum == 12.5);
 }
 
 static int32_t reduce_in_task(void *ctx, size_t index, const void *input, void *output) {
@@ -247,7 +268,7 @@ int main(void) {
     RUN(a_failed_block_names_its_items_and_leaves_the_result);
     RUN(a_failed_combination_names_the_items_of_both_sides);
     RUN(what_cannot_be_used_is_refused);
-    RUN(a_reduction_can_be_cancelled);
+    RUN(a_reduction_sees_that_the_map_around_it_is_cancelled);
     RUN(reductions_nest_in_tasks);
     CHECK_OK(pb_shutdown());
     return check_result();
