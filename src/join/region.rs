@@ -3,7 +3,7 @@
 use super::beds::{ANYTHING, Beds};
 use super::slot::{Branch, MOST_WORKERS, SharedBranch};
 use super::worker::{Frames, Here, Loot, Worker};
-use super::{Failure, Hooks, of_branch};
+use super::{Failure, Hooks};
 use crate::backends::threading;
 use crate::call::{self, Request, Wishes};
 use crate::context;
@@ -163,18 +163,5 @@ impl Region {
         if !self.is_abandoned() {
             self.beds.wake(1, |wish| wish == branch);
         }
-    }
-}
-
-impl Worker {
-    /// The join's failure, if either branch failed. Kept for the branch around the join, whose own code may only pass it on.
-    pub(super) fn both(&self, a: Option<Failure>, b: Option<Failure>) -> Option<Failure> {
-        let failure = match (a, b) {
-            (None, None) => return None,
-            (Some(a), _) => of_branch(a, 0),
-            (None, Some(b)) => of_branch(b, 1),
-        };
-        self.keep(failure.clone());
-        Some(failure)
     }
 }

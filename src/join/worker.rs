@@ -15,7 +15,7 @@
 use super::beds::ANYTHING;
 use super::region::Region;
 use super::slot::{Branch, Slot};
-use super::{Failure, Hooks, failure};
+use super::{Failure, Hooks, failure, of_branch};
 use crate::context;
 use crate::job::{self, Job};
 use crate::limits;
@@ -336,11 +336,16 @@ impl Worker {
         }
     }
 
-    /// Keeps the failure of a join for the branch that called it.
-    #[cold]
-    pub(super) fn keep(&self, failure: Failure) {
-        self.failed_join.set(Some(failure));
+    /// The join's failure, if either branch failed. Kept for the branch around the join, whose own code may only pass it on.
+    fn both(&self, a: Option<Failure>, b: Option<Failure>) -> Option<Failure> {
+        let failure = match (a, b) {
+            (None, None) => return None,
+            (Some(a), _) => of_branch(a, 0),
+            (None, Some(b)) => of_branch(b, 1),
+        };
+        self.failed_join.set(Some(failure.clone()));
         self.job.untidy();
+        Some(failure)
     }
 }
 
