@@ -80,6 +80,11 @@ pub fn effective_n_jobs(n_jobs: i32) -> Result<i32> {
     Ok(choose(&context::resolve()?, n_jobs, Wishes::default())?.workers)
 }
 
+/// Workers that a call with these wishes would have under this thread's context, if it had items enough.
+pub fn workers(wishes: Wishes) -> Result<usize> {
+    Ok(usize::try_from(choose(&context::resolve()?, 0, wishes)?.workers).unwrap_or(1))
+}
+
 /// What maps inside the tasks of this one start from.
 fn nested(opened: &Opened, level: i32, inner: Option<i32>) -> Result<Setting> {
     let name = match opened.session.nested_backend(level)? {

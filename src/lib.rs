@@ -10,6 +10,7 @@ pub mod context;
 pub mod cpu;
 pub mod ffi;
 pub mod job;
+pub mod join;
 pub mod limits;
 pub mod registry;
 pub mod scope;

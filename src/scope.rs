@@ -39,11 +39,16 @@ pub struct ScopeStack<T> {
 
 impl<T> Default for ScopeStack<T> {
     fn default() -> Self {
-        ScopeStack { open: Vec::new() }
+        ScopeStack::new()
     }
 }
 
 impl<T> ScopeStack<T> {
+    /// No scope is open.
+    pub const fn new() -> Self {
+        ScopeStack { open: Vec::new() }
+    }
+
     /// Opens a scope; the token closes it.
     pub fn push(&mut self, value: T) -> Token {
         let token = issue();

@@ -10,7 +10,7 @@ mod task;
 
 pub use budget::{normalise, share};
 pub use defaults::{forget_backend, fork_guard, make_default, malformed_variables, set_default};
-pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
+pub use task::{InnerLimit, TaskFrame, TaskSurroundings, close_left_open};
 
 use crate::backends::OpenRequest;
 use crate::job::Job;
@@ -113,7 +113,7 @@ enum Frame {
 }
 
 thread_local! {
-    static STACK: RefCell<ScopeStack<Frame>> = RefCell::default();
+    static STACK: RefCell<ScopeStack<Frame>> = const { RefCell::new(ScopeStack::new()) };
 }
 
 fn with_stack<R>(f: impl FnOnce(&mut ScopeStack<Frame>) -> R) -> Result<R> {
@@ -171,6 +171,12 @@ fn opens_scope() {
 pub fn push_thread_limit(limit: i32, user_api: u32) -> Result<Token> {
     opens_scope();
     limits::push(limit, user_api)
+}
+
+/// How many scopes, attached contexts and tasks are on this thread's stack.
+#[inline]
+pub fn open_scopes() -> usize {
+    STACK.try_with(|stack| stack.borrow().len()).unwrap_or(0)
 }
 
 /// Closes the innermost scope of this thread, if `token` is its own.

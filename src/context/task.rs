@@ -128,18 +128,18 @@ impl Surroundings for TaskSurroundings {
     }
 
     fn tidy(&self, stay: &Stay) {
-        close(stay.limit_scopes, stay.scopes.saturating_add(1));
+        close_left_open(stay.limit_scopes, stay.scopes.saturating_add(1));
     }
 
     fn leave(&self, stay: Stay) {
-        close(stay.limit_scopes, stay.scopes);
+        close_left_open(stay.limit_scopes, stay.scopes);
         drop(stay.limit);
         stay.float.set();
     }
 }
 
-/// Closes scopes above these numbers, innermost first.
-fn close(limit_scopes: usize, scopes: usize) {
+/// Closes scopes above these numbers on this thread, innermost first.
+pub fn close_left_open(limit_scopes: usize, scopes: usize) {
     limits::close_above(limit_scopes);
     // Frames are dropped after the stack is free again: closing a session may run foreign code.
     let left = STACK.try_with(|stack| stack.borrow_mut().truncate(scopes));

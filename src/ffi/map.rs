@@ -4,7 +4,7 @@ use super::abi::{self, Tail, writable};
 use super::guard::guard;
 use super::task::{Arrays, CTask};
 use crate::call::{self, Request, Wishes};
-use crate::job::{Job as pb_job, Progress, Rules, Stream};
+use crate::job::{Job as pb_job, Progress, Rules, Stream, Task};
 use crate::status::{Error, Result, pb_status};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -170,9 +170,18 @@ unsafe fn request(
     let statuses = options.statuses;
     // SAFETY: the caller promised the arrays.
     let task = unsafe { CTask::new(call, n_items, Arrays { statuses, ..arrays }) }?;
+    Ok(with_options(&options, rules, Box::new(task), n_items))
+}
+
+/// A blocking call with these options.
+pub(super) fn map_request(options: &pb_map_options, task: Box<dyn Task>, n_items: usize) -> Result<Request> {
+    Ok(with_options(options, check(options, false)?, task, n_items))
+}
+
+fn with_options(options: &pb_map_options, rules: Rules, task: Box<dyn Task>, n_items: usize) -> Request {
     let flags = options.flags;
-    Ok(Request {
-        task: Box::new(task),
+    Request {
+        task,
         n_items,
         n_jobs: options.n_jobs,
         wishes: Wishes {
@@ -180,13 +189,13 @@ unsafe fn request(
             threads: flags & PB_PREFER_THREADS != 0,
         },
         rules,
-        progress: progress(&options),
-    })
+        progress: progress(options),
+    }
 }
 
 /// # Safety
 /// `options` is NULL or points to options with their `struct_size` set.
-unsafe fn read_options(options: *const pb_map_options) -> Result<pb_map_options> {
+pub(super) unsafe fn read_options(options: *const pb_map_options) -> Result<pb_map_options> {
     let defaults = pb_map_options {
         struct_size: size_of::<pb_map_options>(),
         n_jobs: 0,

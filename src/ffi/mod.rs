@@ -7,13 +7,16 @@
 
 mod abi;
 pub mod backend;
+mod blocks;
 pub mod context;
 pub mod errors;
 mod fork;
 mod guard;
 pub mod job;
+pub mod join;
 pub mod life;
 pub mod map;
 pub mod pools;
+pub mod reduce;
 mod task;
 pub mod trace;

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a task "returned" that threw an exception instead.
-const THREW: i32 = i32::MIN;
+pub(super) const THREW: i32 = i32::MIN;
 
 /// The items of a call.
 pub struct CTask {
@@ -94,7 +94,7 @@ impl CTask {
 }
 
 /// Keeps an exception of a task, or a panic, from going further. It was not allowed, so this is best effort.
-fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
+pub(super) fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         job::set_text("the task threw an exception; a task must return a code instead".into());
         threw

@@ -93,8 +93,9 @@ impl Job {
     }
 
     pub(super) fn timeout_error(&self, index: usize) -> (String, ItemFate) {
+        let (name, index) = self.plan.task.name(index);
         let message = format!(
-            "item {index} ran longer than the timeout of {} s; where memory is shared a task can only be asked to stop \
+            "{name} ran longer than the timeout of {} s; where memory is shared a task can only be asked to stop \
              (pb_cancelled), and the call waits for it",
             self.plan.rules.timeout
         );

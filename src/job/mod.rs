@@ -20,7 +20,7 @@ mod timeline;
 
 pub use claims::Chunk;
 pub use progress::{Progress, ProgressFn};
-pub use run::{Seat, set_text};
+pub use run::{Seat, set_text, take_text};
 pub use stream::Next;
 
 use crate::cpu::FloatMode;
@@ -49,6 +49,16 @@ pub trait Task: Send + Sync {
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
+
+    /// What texts call an item, and the number that errors give for it.
+    fn name(&self, index: usize) -> (String, usize) {
+        (format!("item {index}"), index)
+    }
+
+    /// What texts call several items.
+    fn plural(&self) -> &'static str {
+        "items"
+    }
 }
 
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
@@ -279,7 +289,7 @@ impl Job {
     fn cancelled(&self, done: usize) -> Error {
         Error::new(
             Status::ERR_CANCELLED,
-            format!("cancelled: {done} of {} items were finished", self.n_items()),
+            format!("cancelled: {done} of {} {} were finished", self.n_items(), self.plan.task.plural()),
         )
     }
 

@@ -39,7 +39,8 @@ impl Drop for Seat {
     }
 }
 
-fn take_text() -> Option<String> {
+/// Takes the text away that the task on this thread has attached, if it has.
+pub fn take_text() -> Option<String> {
     TASK_TEXT.try_with(RefCell::take).ok().flatten()
 }
 
@@ -59,6 +60,11 @@ impl Job {
     /// A task of this job has opened a scope on its thread: should it leave it open, it is closed after the item.
     pub fn untidy(&self) {
         self.flags.fetch_or(UNTIDY, Ordering::Relaxed);
+    }
+
+    /// Whether a task has, or may have, left something on its thread that must not reach the next one.
+    pub fn is_untidy(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & UNTIDY != 0
     }
 
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already. `wish` is the
@@ -231,9 +237,10 @@ impl Job {
     }
 
     fn item_returned(&self, index: usize, code: i32, text: Option<String>) {
+        let (name, index) = self.plan.task.name(index);
         let message = match text {
-            Some(text) => format!("item {index} failed with code {code}: {text}"),
-            None => format!("item {index} failed with code {code}"),
+            Some(text) => format!("{name} failed with code {code}: {text}"),
+            None => format!("{name} failed with code {code}"),
         };
         let fate = ItemFate { task_code: code, index, attempts: 1, ..ItemFate::default() };
         self.item_failed(Status::ERR_TASK_FAILED, message, fate);

@@ -16,7 +16,8 @@ const LEAVES: &[&str] = &["status", "scope", "sync", "fork", "trace"];
 /// Each room, and the rooms that it may import besides the leaves. `backends` is the trait,
 /// `backends/*` each single backend.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("ffi", &["call", "context", "registry", "job", "backends", "backends/*", "limits", "cpu"]),
+    ("ffi", &["call", "context", "registry", "job", "backends", "backends/*", "limits", "cpu", "join"]),
+    ("join", &["call", "context", "job", "limits", "backends/*"]),
     ("call", &["context", "registry", "job", "backends", "backends/*", "limits", "cpu"]),
     ("context", &["registry", "backends", "job", "cpu", "limits"]),
     ("registry", &["backends", "backends/*"]),

@@ -16,7 +16,7 @@ mod slots;
 mod spin;
 
 pub use params::{malformed_variables, variables};
-pub use pool::{forget_after_fork, shutdown, spawn};
+pub use pool::{forget_after_fork, forks, shutdown, spawn};
 
 use super::{Backend, OpenRequest, Session};
 use crate::cpu::Pins;

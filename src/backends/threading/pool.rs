@@ -65,6 +65,11 @@ pub(super) fn lend(places: usize, work: &(dyn Fn(usize) + Sync), body: impl FnOn
     cell::lend(&pool(), places, work, body)
 }
 
+/// How many forks this process is a child of. Who finds it changed has lost the threads that it knew.
+pub fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// Runs `work` on a pool thread; false if there is none, and none can be started.
 pub fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
     let pool = pool();
