@@ -205,6 +205,13 @@ pub fn submit(request: Request) -> Result<Arc<Job>> {
         let _ = call.run();
     });
     let started = job.clone();
-    threading::spawn(move || started.drive());
-    Ok(job)
+    if threading::spawn(move || started.drive()) {
+        return Ok(job);
+    }
+    job.forget_driver();
+    Err(Error::new(
+        Status::ERR_BACKEND_UNAVAILABLE,
+        "the system refuses to start a thread for the submitted map (RLIMIT_NPROC, or memory); pb_parallel_map works \
+         without one",
+    ))
 }

@@ -26,7 +26,7 @@ impl Session for Sequential {
     }
 
     fn run(&self, job: &Arc<Job>) -> Result<()> {
-        job.work();
+        job.work(0);
         Ok(())
     }
 }

@@ -9,10 +9,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Once;
 
-struct Held {
-    pool: threading::ForkGuard,
-    _others: [Box<dyn Any>; 3],
-}
+type Held = [Box<dyn Any>; 3];
 
 thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
@@ -20,12 +17,12 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let others: [Box<dyn Any>; 3] = [
+        let locks: Held = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
         ];
-        held.replace(Some(Held { pool: threading::fork_guard(), _others: others }));
+        held.replace(Some(locks));
     });
 }
 
@@ -34,9 +31,8 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
-    if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
-        held.pool.in_child();
-    }
+    let _ = HELD.try_with(RefCell::take);
+    threading::forget_after_fork();
 }
 
 /// Registers the handlers, once in a process.

@@ -49,7 +49,7 @@ impl Job {
         if !state.open {
             return Err(Error::invalid(CLOSED));
         }
-        let chunk = self.claim();
+        let chunk = self.claim(0);
         state.claimed.extend(chunk);
         Ok(chunk)
     }
@@ -70,7 +70,7 @@ impl Job {
         state.claimed.swap_remove(claimed);
         state.running += 1;
         drop(state);
-        let seat = self.enter();
+        let seat = self.enter(0);
         if let Some(seat) = &seat {
             self.run(seat, chunk);
         }

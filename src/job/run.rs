@@ -1,6 +1,6 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Job, Stay, UNTIDY, callsite, now};
+use super::{Chunk, Job, Stay, Stream, UNTIDY, callsite, now};
 use crate::status::{ItemFate, Status};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -60,28 +60,43 @@ impl Job {
         self.flags.fetch_or(UNTIDY, Ordering::Relaxed);
     }
 
-    /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already.
-    pub fn enter(self: &Arc<Self>) -> Option<Seat> {
-        let number = self.seats.take()?;
+    /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already. `wish` is the
+    /// number that it would like.
+    pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat> {
+        let number = self.seats.take(wish)?;
         let stay = self.plan.around.clone().enter(self, number);
         Some(Seat { job: self.clone(), number, outer_text: take_text(), stay: Some(stay) })
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
-    pub fn claim(&self) -> Option<Chunk> {
-        if self.is_stopped() { None } else { self.claims.next() }
+    pub fn claim(&self, seat: usize) -> Option<Chunk> {
+        if self.is_stopped() { None } else { self.claims.next(seat) }
     }
 
-    /// Works in the job until nothing is left to claim.
-    pub fn work(self: &Arc<Self>) {
+    /// Gives each seat its part of the items: by the thread that is alone in the job, before others come. Not where items
+    /// are handed out in order: then they had better begin in order.
+    pub fn spread(&self) {
+        if self.plan.rules.stream != Stream::Ordered {
+            self.claims.spread();
+        }
+    }
+
+    /// Works in the job until nothing is left to claim, on the seat of that number if it is free.
+    pub fn work(self: &Arc<Self>, wish: usize) {
         // A latecomer to a finished job does not disturb its limits.
         if self.claims.is_empty() || self.is_stopped() {
             return;
         }
         // Without a seat there are as many workers as asked for, and they will do the rest.
-        let Some(seat) = self.enter() else { return };
-        while let Some(chunk) = self.claim() {
-            self.run(&seat, chunk);
+        let Some(seat) = self.enter(wish) else { return };
+        let mut time = self.claims.is_adaptive().then(now);
+        while let Some(chunk) = self.claim(seat.number) {
+            self.run_chunk(&seat, chunk);
+            if let Some(begin) = &mut time {
+                let end = now();
+                self.claims.took(chunk, end - *begin);
+                *begin = end;
+            }
         }
     }
 
@@ -97,14 +112,14 @@ impl Job {
     /// Works alone in a job that should take `nanoseconds`. False if it takes much longer, and others should help: chunks
     /// grow from one item, so that a function whose items have become slow is found out by the first of them.
     pub fn work_alone(self: &Arc<Self>, nanoseconds: u64) -> bool {
-        let Some(seat) = self.enter() else { return true };
+        let Some(seat) = self.enter(0) else { return true };
         let begin = now();
         let (mut ran, mut next) = (0, 1);
         while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_of(next) } {
             self.run_chunk(&seat, chunk);
             ran += chunk.end - chunk.begin;
             let took = now() - begin;
-            self.ran_alone(ran, took);
+            self.remember(took.saturating_mul(1000) / ran as u64);
             if took > 4 * nanoseconds + 1000 {
                 break;
             }
@@ -113,13 +128,14 @@ impl Job {
         self.claims.is_empty() || self.is_stopped()
     }
 
-    /// Remembers for the next map of the same function what its items took when one thread ran them all.
-    pub fn ran_alone(&self, items: usize, nanoseconds: u64) {
+    /// Nobody came to help: remembers for the next map of the same function what its items took.
+    pub fn ran_alone(&self) {
+        self.remember(self.claims.pace());
+    }
+
+    fn remember(&self, pace: u64) {
         // One item tells nothing of whether two wait for each other.
-        if self.n_items() == 1 || self.is_watched() || self.is_stopped() || !self.claims.is_adaptive() {
-            return;
-        }
-        if let Some(pace) = nanoseconds.saturating_mul(1000).checked_div(items as u64) {
+        if self.n_items() > 1 && !self.is_watched() && !self.is_stopped() && self.claims.is_adaptive() {
             callsite::remember(self.plan.task.site(), pace);
         }
     }
@@ -136,7 +152,7 @@ impl Job {
         let begin = self.claims.is_adaptive().then(now);
         self.run_chunk(seat, chunk);
         if let Some(begin) = begin {
-            self.claims.took(chunk.end - chunk.begin, now() - begin);
+            self.claims.took(chunk, now() - begin);
         }
     }
 

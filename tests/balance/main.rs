@@ -27,15 +27,17 @@ struct Job(Claims);
 
 impl Job {
     fn new(items: usize, workers: usize) -> Job {
-        Job(Claims::new(items, workers, 0))
+        let claims = Claims::new(items, workers, 0);
+        claims.spread();
+        Job(claims)
     }
 
-    fn next(&self, _worker: usize) -> Option<Chunk> {
-        self.0.next()
+    fn next(&self, worker: usize) -> Option<Chunk> {
+        self.0.next(worker)
     }
 
     fn took(&self, chunk: Chunk, nanoseconds: u64) {
-        self.0.took(chunk.end - chunk.begin, nanoseconds);
+        self.0.took(chunk, nanoseconds);
     }
 }
 

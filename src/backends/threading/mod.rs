@@ -1,27 +1,30 @@
 //! `threading`: the caller and helpers from one pool of threads, which starts when first needed and stays.
 //!
-//! A map of k workers offers k-1 places to the pool and begins to work at once. Whoever is free takes a place and
-//! claims chunks from the same job; when nothing is left to claim, the caller takes back the places that nobody took
-//! and waits only for helpers that are still running an item (`gate.rs`). Waits therefore go only from a map to
+//! A map of k workers lends itself to k-1 pool threads and begins to work at once (`cell.rs`). They claim chunks of the
+//! same job; when nothing is left to claim, the caller takes the map back from those who have not begun, and waits
+//! only for those who have. Waits therefore go only from a map to
 //! threads that run its own items, and from those to maps inside their items: a tree, which cannot deadlock, however
 //! deep maps nest and however few threads there are.
 
-mod bell;
-mod gate;
+mod board;
+mod cell;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod params;
 mod pool;
+mod slots;
+mod spin;
 
 pub use params::{malformed_variables, variables};
-pub use pool::{ForkGuard, fork_guard, shutdown, spawn};
+pub use pool::{forget_after_fork, shutdown, spawn};
 
 use super::{Backend, OpenRequest, Session};
 use crate::cpu::Pins;
 use crate::job::Job;
 use crate::status::{Error, Result, Status};
-use gate::Visits;
+use cell::Visits;
 use params::Params;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// The backend `threading`.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl Session for Open {
     fn run(&self, job: &Arc<Job>) -> Result<()> {
         let helpers = job.n_jobs() - 1;
         if helpers == 0 {
-            job.work();
+            job.work(0);
             return Ok(());
         }
         if let Some(nanoseconds) = job.estimate() {
@@ -63,11 +66,9 @@ impl Session for Open {
         if !job.is_nested() {
             self.0.take_effect();
         }
-        let offer = pool::offer(job.clone(), helpers);
-        let begin = Instant::now();
-        job.work();
-        match offer.join() {
-            Visits::None => job.ran_alone(job.n_items(), begin.elapsed().as_nanos() as u64),
+        job.spread();
+        match pool::lend(helpers, &|slot| job.work(slot + 1), || job.work(0)) {
+            Visits::None => job.ran_alone(),
             Visits::Some => {}
             Visits::Abandoned => return Err(forked()),
         }
