@@ -94,7 +94,7 @@ fn bimodal(workers: usize) -> Load {
     let heavy = |index| random(index) % 200 == 0;
     Load::weighted(
         "1 of 200 is 1000 times",
-        1.25,
+        1.15,
         weights(workers, |index, _| if heavy(index) { 1000.0 } else { 1.0 }),
     )
 }
@@ -103,7 +103,7 @@ fn zipf(workers: usize) -> Load {
     let n = ITEMS_EACH * workers;
     let mut ranks: Vec<_> = (0..n).collect();
     ranks.sort_unstable_by_key(|index| random(*index));
-    Load::weighted("Zipf 1.1", 1.65, ranks.into_iter().map(|rank| ((rank + 1) as f64).powf(-1.1)).collect())
+    Load::weighted("Zipf 1.1", 1.06, ranks.into_iter().map(|rank| ((rank + 1) as f64).powf(-1.1)).collect())
 }
 
 fn giant_last(workers: usize) -> Load {

@@ -2,7 +2,8 @@
 //!
 //! Waiting awake as long as a wake-up costs is never worse than twice the best choice (ski rental). Beyond that a thread
 //! learns: where calls came in gaps that it could have spun through, it spins through the next one. Whoever else
-//! wants the CPU goes first: if giving way once takes long, the thread sleeps at once.
+//! wants the CPU goes first: if giving way once takes long, the thread sleeps at once. Where the user has named a time
+//! (`spin_us`), it is that time and no less.
 
 use super::params;
 use std::time::{Duration, Instant};
@@ -42,9 +43,6 @@ impl Spin {
     }
 
     fn budget(&self) -> Duration {
-        if let Some(asked) = params::spin() {
-            return asked;
-        }
         if self.gap * 2 <= MOST { (self.gap * 2).max(LEAST) } else { LEAST }
     }
 
@@ -53,7 +51,8 @@ impl Spin {
         if cfg!(loom) {
             return false;
         }
-        let budget = self.budget();
+        let asked = params::spin();
+        let budget = asked.unwrap_or_else(|| self.budget());
         if budget.is_zero() {
             return false;
         }
@@ -72,7 +71,7 @@ impl Spin {
             if !gave_way && awake > GIVE_WAY {
                 gave_way = true;
                 std::thread::yield_now();
-                if self.idle_since.elapsed() > awake + CROWDED {
+                if asked.is_none() && self.idle_since.elapsed() > awake + CROWDED {
                     return found();
                 }
             }
