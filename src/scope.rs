@@ -88,6 +88,11 @@ impl<T> ScopeStack<T> {
         self.open.len()
     }
 
+    /// The token of the innermost scope; 0 where none is open. Two equal readings on one thread mean the same open scopes.
+    pub fn top(&self) -> Token {
+        self.open.last().map_or(0, |(token, _)| *token)
+    }
+
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()

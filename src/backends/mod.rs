@@ -45,6 +45,11 @@ pub trait Session: Send + Sync {
         Ok(n_jobs)
     }
 
+    /// Whether the other questions get the same answers at any time, so that they need not be asked at every call.
+    fn is_steady(&self) -> bool {
+        false
+    }
+
     /// Runs the job: returns when every item has run, or the job has stopped and no item runs any more.
     fn run(&self, job: &Arc<Job>) -> Result<()>;
 

@@ -21,6 +21,10 @@ impl Backend for Sequential {
 }
 
 impl Session for Sequential {
+    fn is_steady(&self) -> bool {
+        true
+    }
+
     fn effective_n_jobs(&self, _n_jobs: i32) -> Result<i32> {
         Ok(1)
     }

@@ -13,6 +13,7 @@ pub use defaults::{forget_backend, fork_guard, make_default, malformed_variables
 pub use task::{InnerLimit, TaskFrame, TaskSurroundings, close_left_open};
 
 use crate::backends::OpenRequest;
+use crate::cpu;
 use crate::job::Job;
 use crate::limits;
 use crate::registry::{self, Opened};
@@ -194,6 +195,20 @@ pub fn pop(token: Token) -> Result<()> {
 /// Puts a captured context in force on this thread until the token is popped.
 pub fn attach(snapshot: Arc<Snapshot>) -> Result<Token> {
     open(Frame::Attached(snapshot))
+}
+
+/// What a thread's choice depends on. Two equal readings on one thread mean that [`resolve`] would say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    scope: Token,
+    defaults: u64,
+    environment: u64,
+}
+
+/// The version in force on this thread; none where that cannot be told.
+pub fn version() -> Option<Version> {
+    let scope = STACK.try_with(|stack| stack.borrow().top()).ok()?;
+    Some(Version { scope, defaults: defaults::changes(), environment: cpu::environment_mark()? })
 }
 
 /// All that is in force on this thread now.

@@ -7,20 +7,24 @@
 
 mod affinity;
 mod cgroup;
+mod environ;
 mod float;
 #[cfg(test)]
 mod machines;
 mod pin;
 mod signals;
 mod steal;
+mod ticks;
 mod topology;
 #[cfg(test)]
 mod tree;
 
+pub use environ::environment_mark;
 pub use float::FloatMode;
 pub use pin::{Birth, Pins, Unit, leave as leave_pins};
 pub use signals::SignalsBlocked;
 pub use steal::{Distance, cache_here, steal_order};
+pub use ticks::{nanoseconds, ticks};
 pub use topology::{Place, Topology};
 
 use std::ffi::OsStr;

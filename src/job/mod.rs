@@ -152,6 +152,25 @@ fn batch_size(plan: &Plan) -> usize {
     if alone && plan.rules.batch_size == 0 { plan.n_items } else { plan.rules.batch_size }
 }
 
+/// The items of a job that is over.
+struct Nothing;
+
+impl Task for Nothing {
+    fn site(&self) -> usize {
+        0
+    }
+
+    fn run(&self, _index: usize) -> i32 {
+        0
+    }
+
+    fn run_range(&self, chunk: Chunk, _flags: &AtomicU32) -> (usize, Option<i32>) {
+        (chunk.begin, None)
+    }
+
+    fn record(&self, _index: usize, _status: i32) {}
+}
+
 /// A map in being.
 pub struct Job {
     plan: Plan,
@@ -174,7 +193,29 @@ pub struct Job {
 impl Job {
     /// A job of which nothing has run yet.
     pub fn new(plan: Plan) -> Arc<Job> {
-        Arc::new(Job {
+        Arc::new(Job::make(plan))
+    }
+
+    /// The same, in the memory of one that is over, if nobody else has that one any more.
+    pub fn renew(mut over: Arc<Job>, plan: Plan) -> Arc<Job> {
+        match Arc::get_mut(&mut over) {
+            Some(job) => {
+                *job = Job::make(plan);
+                over
+            }
+            None => Job::new(plan),
+        }
+    }
+
+    /// Lets go of the caller's function, once the job is over, if nobody else has the job any more.
+    pub fn forget_task(self: &mut Arc<Self>) {
+        if let Some(job) = Arc::get_mut(self) {
+            job.plan.task = Box::new(Nothing);
+        }
+    }
+
+    fn make(plan: Plan) -> Job {
+        Job {
             number: crate::trace::map_number(),
             begun: if plan.progress.is_some() { now() } else { 0 },
             flags: AtomicU32::new(0),
@@ -187,7 +228,7 @@ impl Job {
             watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
             plan,
-        })
+        }
     }
 
     /// The most threads that may run items of this job at the same time.
@@ -238,11 +279,17 @@ impl Job {
 
     /// Ends the job, once `run` of its backend has returned, and says how it ended.
     pub fn finish(&self, backend: &str, run: Result<()>) -> Result<()> {
-        let result = self.outcome(backend, run);
+        let all_well = run.is_ok()
+            && self.done.load(Ordering::Relaxed) == self.n_items()
+            && self.flags.load(Ordering::Relaxed) & (STOP | FAILED) == 0;
+        let result = if all_well { Ok(()) } else { self.outcome(backend, run) };
         if let Some(progress) = &self.plan.progress {
             progress.last(self.report());
         }
-        self.watch.over(result.clone());
+        // Of a blocking call nobody hears but its caller.
+        if self.watch.is_streaming() {
+            self.watch.over(result.clone());
+        }
         result
     }
 

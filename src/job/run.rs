@@ -1,9 +1,10 @@
 //! Running a job's items on a thread that has a seat.
 
 use super::{Chunk, Job, Stay, Stream, UNTIDY, callsite, now};
+use crate::cpu::{nanoseconds, ticks};
 use crate::status::{ItemFate, Status};
 use crate::trace::{self, What};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,23 +14,26 @@ thread_local! {
 }
 
 /// A thread's stay in a job as one of its workers. Dropping it leaves.
-pub struct Seat {
-    job: Arc<Job>,
+pub struct Seat<'j> {
+    job: &'j Arc<Job>,
     number: usize,
+    /// Items that succeeded here and that nobody watched: the job is told when the worker leaves.
+    done: Cell<usize>,
     /// The text of an item around this job, put aside while this job's own items run here.
     outer_text: Option<String>,
     stay: Option<Stay>,
 }
 
-impl Seat {
+impl Seat<'_> {
     /// The worker's index.
     pub fn number(&self) -> usize {
         self.number
     }
 }
 
-impl Drop for Seat {
+impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        self.job.done.fetch_add(self.done.get(), Ordering::Relaxed);
         if let Some(stay) = self.stay.take() {
             self.job.plan.around.leave(stay);
         }
@@ -69,10 +73,10 @@ impl Job {
 
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already. `wish` is the
     /// number that it would like.
-    pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat> {
+    pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat<'_>> {
         let number = self.seats.take(wish)?;
         let stay = self.plan.around.clone().enter(self, number);
-        Some(Seat { job: self.clone(), number, outer_text: take_text(), stay: Some(stay) })
+        Some(Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay: Some(stay) })
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
@@ -100,12 +104,12 @@ impl Job {
         }
         // Without a seat there are as many workers as asked for, and they will do the rest.
         let Some(seat) = self.enter(wish) else { return };
-        let mut time = self.claims.is_adaptive().then(now);
+        let mut time = self.claims.is_adaptive().then(ticks);
         while let Some(chunk) = self.claim(seat.number) {
             self.run_chunk(&seat, chunk);
             if let Some(begin) = &mut time {
-                let end = now();
-                self.claims.took(chunk, end - *begin);
+                let end = ticks();
+                self.claims.took(chunk, nanoseconds(end.saturating_sub(*begin)));
                 *begin = end;
             }
         }
@@ -120,23 +124,26 @@ impl Job {
         Some((pace as u128 * self.n_items() as u128 / 1000).try_into().unwrap_or(u64::MAX))
     }
 
-    /// Works alone in a job that should take `nanoseconds`. False if it takes much longer, and others should help: chunks
+    /// Works alone in a job that should take `expected` nanoseconds. False if it takes much longer, and others should help: chunks
     /// grow from one item, so that a function whose items have become slow is found out by the first of them.
-    pub fn work_alone(self: &Arc<Self>, nanoseconds: u64) -> bool {
+    pub fn work_alone(self: &Arc<Self>, expected: u64) -> bool {
         let Some(seat) = self.enter(0) else { return true };
-        let begin = now();
+        let begin = ticks();
         let (mut ran, mut next) = (0, 1);
         while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_of(next) } {
             self.run_chunk(&seat, chunk);
             ran += chunk.end - chunk.begin;
-            let took = now() - begin;
+            if self.claims.is_empty() {
+                return true;
+            }
+            let took = nanoseconds(ticks().saturating_sub(begin));
             self.remember(took.saturating_mul(1000) / ran as u64);
-            if took > 4 * nanoseconds + 1000 {
-                break;
+            if took > 4 * expected + 1000 {
+                return false;
             }
             next = ran.saturating_mul(8);
         }
-        self.claims.is_empty() || self.is_stopped()
+        true
     }
 
     /// Nobody came to help: remembers for the next map of the same function what its items took.
@@ -161,10 +168,10 @@ impl Job {
 
     /// Runs a claimed chunk, up to where the job stops.
     pub fn run(&self, seat: &Seat, chunk: Chunk) {
-        let begin = self.claims.is_adaptive().then(now);
+        let begin = self.claims.is_adaptive().then(ticks);
         self.run_chunk(seat, chunk);
         if let Some(begin) = begin {
-            self.claims.took(chunk, now() - begin);
+            self.claims.took(chunk, nanoseconds(ticks().saturating_sub(begin)));
         }
     }
 
@@ -186,7 +193,7 @@ impl Job {
     /// has left something behind: from then on every item is watched, lest another one finds it.
     fn run_plain(&self, seat: &Seat, chunk: Chunk) -> Chunk {
         let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
-        self.done.fetch_add(reached - chunk.begin, Ordering::Relaxed);
+        seat.done.set(seat.done.get() + (reached - chunk.begin));
         if let Some(code) = code {
             self.item_returned(reached, code, take_text());
             return Chunk { begin: chunk.end, end: chunk.end };

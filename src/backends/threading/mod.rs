@@ -44,6 +44,10 @@ impl Backend for Threading {
 struct Open(Params);
 
 impl Session for Open {
+    fn is_steady(&self) -> bool {
+        true
+    }
+
     fn pins(&self) -> Option<Arc<Pins>> {
         self.0.pins.clone()
     }

@@ -1,5 +1,7 @@
 //! The road of a map call, from the choice to the result: one road for the blocking, the submitted and the streamed.
 
+mod warm;
+
 use crate::backends::threading;
 use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
 use crate::cpu::FloatMode;
@@ -8,10 +10,11 @@ use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
 use crate::trace;
+use warm::{Key, Warm};
 use std::sync::{Arc, OnceLock};
 
 /// Where a map would like to run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// Hard: a backend without shared memory is replaced by `threading`.
     pub shared_memory: bool,
@@ -38,8 +41,7 @@ pub struct Request {
 /// A call whose backend is open and whose workers are counted.
 struct Call {
     job: Arc<Job>,
-    opened: Arc<Opened>,
-    around: Arc<TaskSurroundings>,
+    choice: Warm,
 }
 
 /// What applies to a call: the backend, and how many workers it would use.
@@ -157,8 +159,8 @@ pub fn outlook() -> Result<Outlook> {
     Ok(Outlook { backend: opened.name.clone(), workers, inner_limits })
 }
 
-fn prepare(request: Request) -> Result<Call> {
-    trace::heed_environment()?;
+/// Chooses anew what a call needs.
+fn resolve(request: &Request, key: Option<Key>) -> Result<(Warm, Option<(Arc<Job>, usize)>)> {
     let snapshot = context::resolve()?;
     let place = &snapshot.place;
     if place.depth >= MAX_DEPTH {
@@ -173,46 +175,69 @@ fn prepare(request: Request) -> Result<Call> {
     if around.limit == InnerLimit::Share && limits::nothing_to_limit() {
         around.limit = InnerLimit::None;
     }
-    let around = Arc::new(around);
-    let job = Job::new(Plan {
+    // Only a number of workers that was said stays what it is; and what is inside a task is soon over.
+    let asked = if request.n_jobs != 0 { request.n_jobs } else { snapshot.setting.n_jobs.unwrap_or(-1) };
+    let stays = asked > 0 && place.parent.is_none() && opened.session.is_steady();
+    let choice = Warm { key: key.filter(|_| stays), workers, opened, around: Arc::new(around), spare: None };
+    Ok((choice, snapshot.place.parent))
+}
+
+fn prepare(request: Request) -> Result<Call> {
+    trace::heed_environment()?;
+    let key = Key::here(&request);
+    let (mut choice, parent) = match Warm::take(key, request.n_items) {
+        Some(choice) => (*choice, None),
+        None => resolve(&request, key)?,
+    };
+    let plan = Plan {
         task: request.task,
         n_items: request.n_items,
-        n_jobs: seats,
+        n_jobs: choice.around.workers,
         rules: request.rules,
-        around: around.clone(),
-        parent: snapshot.place.parent,
+        around: choice.around.clone(),
+        parent,
         progress: request.progress,
-    });
-    Ok(Call { job, opened, around })
+    };
+    let job = match choice.spare.take() {
+        Some(spare) => Job::renew(spare, plan),
+        None => Job::new(plan),
+    };
+    Ok(Call { job, choice })
 }
 
 impl Call {
-    /// Runs the job. Its end is told last, when the call holds neither limits nor the backend's session any more.
-    fn run(self) -> Result<()> {
-        let timeline = self.job.map_span(&self.opened.name, self.around.level);
-        let limit: Option<ProcessLimit> = self.around.process_limit().map(limits::enter_process);
-        let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
-        drop(limit);
-        let backend = self.opened.name.clone();
-        drop(self.opened);
-        drop(timeline);
-        self.job.finish(&backend, ran)
+    /// Runs the job, within its limits.
+    fn run(&self) -> Result<()> {
+        let Warm { opened, around, .. } = &self.choice;
+        let _timeline = self.job.map_span(&opened.name, around.level);
+        let _limit: Option<ProcessLimit> = around.process_limit().map(limits::enter_process);
+        if self.job.n_items() == 0 { Ok(()) } else { opened.session.run(&self.job) }
+    }
+
+    /// Runs a submitted job. Its end is told last, when the call holds neither limits nor the backend's session any more.
+    fn drive(self) {
+        let ran = self.run();
+        let backend = self.choice.opened.name.clone();
+        drop(self.choice);
+        // The outcome is kept by the job.
+        let _ = self.job.finish(&backend, ran);
     }
 }
 
 /// Runs a map to its end.
 pub fn run(request: Request) -> Result<()> {
-    prepare(request)?.run()
+    let call = prepare(request)?;
+    let ran = call.run();
+    let result = call.job.finish(&call.choice.opened.name, ran);
+    call.choice.keep(call.job);
+    result
 }
 
 /// Starts a map on a thread of the pool.
 pub fn submit(request: Request) -> Result<Arc<Job>> {
     let call = prepare(request)?;
     let job = call.job.clone();
-    job.set_driver(move || {
-        // The outcome is kept by the job.
-        let _ = call.run();
-    });
+    job.set_driver(move || call.drive());
     let started = job.clone();
     if threading::spawn(move || started.drive()) {
         return Ok(job);
