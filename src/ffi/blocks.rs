@@ -114,8 +114,8 @@ struct Subtree {
 #[derive(Default)]
 struct Folded {
     subtrees: Vec<Subtree>,
-    /// Memory of a result that went into another one.
-    spare: Option<Partial>,
+    /// Memory of results that went into others.
+    spare: Vec<Partial>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -230,7 +230,7 @@ impl CReduce {
 
     /// Folds a block and combines it with what this worker has to the left of it.
     fn add(&self, folded: &mut Folded, block: usize) -> Result<(), i32> {
-        let mut subtree = self.rise(self.fold(block, folded.spare.take())?);
+        let mut subtree = self.rise(self.fold(block, folded.spare.pop())?);
         while subtree.index % 2 == 1 {
             let left = (subtree.level, subtree.index - 1);
             if folded.subtrees.last().is_none_or(|last| (last.level, last.index) != left) {
@@ -238,7 +238,7 @@ impl CReduce {
             }
             let Some(left) = folded.subtrees.pop() else { break };
             let (both, spare) = self.combine(left, subtree.partial)?;
-            folded.spare = Some(spare);
+            folded.spare.push(spare);
             subtree = self.rise(both);
         }
         folded.subtrees.push(subtree);
