@@ -27,36 +27,34 @@ pub(super) type Fold =
     unsafe extern "C-unwind" fn(*mut c_void, usize, usize, *const c_void, *mut c_void) -> i32;
 pub(super) type Combine = unsafe extern "C-unwind" fn(*mut c_void, *mut c_void, *const c_void) -> i32;
 
-/// How the items are cut.
+/// How the items are cut: into `count` blocks of `size` items, one more in each of the first `longer` blocks, and fewer in
+/// the last where the items run out.
 #[derive(Clone, Copy)]
 pub(super) struct Cuts {
     n_items: usize,
-    batch_size: usize,
+    count: usize,
+    size: usize,
+    longer: usize,
 }
 
 impl Cuts {
     pub(super) fn new(n_items: usize, batch_size: usize) -> Self {
-        Cuts { n_items, batch_size }
+        if batch_size > 0 {
+            return Cuts { n_items, count: n_items.div_ceil(batch_size), size: batch_size, longer: 0 };
+        }
+        let count = n_items.min(MOST_BLOCKS);
+        let divisor = count.max(1);
+        Cuts { n_items, count, size: n_items / divisor, longer: n_items % divisor }
     }
 
     /// How many blocks there are.
     pub(super) fn count(&self) -> usize {
-        match self.batch_size {
-            0 => self.n_items.min(MOST_BLOCKS),
-            batch => self.n_items.div_ceil(batch),
-        }
+        self.count
     }
 
     /// Where a block begins; the number of blocks is where the last one ends.
     fn begin(&self, block: usize) -> usize {
-        match self.batch_size {
-            0 => {
-                // Equal sizes, and one item more in each of the first ones.
-                let count = self.count().max(1);
-                block * (self.n_items / count) + block.min(self.n_items % count)
-            }
-            batch => block.saturating_mul(batch).min(self.n_items),
-        }
+        block.saturating_mul(self.size).saturating_add(block.min(self.longer)).min(self.n_items)
     }
 }
 
@@ -116,8 +114,8 @@ struct Subtree {
 #[derive(Default)]
 struct Folded {
     subtrees: Vec<Subtree>,
-    /// Memory of a result that went into another one.
-    spare: Option<Partial>,
+    /// Memory of results that went into others.
+    spare: Vec<Partial>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -232,7 +230,7 @@ impl CReduce {
 
     /// Folds a block and combines it with what this worker has to the left of it.
     fn add(&self, folded: &mut Folded, block: usize) -> Result<(), i32> {
-        let mut subtree = self.rise(self.fold(block, folded.spare.take())?);
+        let mut subtree = self.rise(self.fold(block, folded.spare.pop())?);
         while subtree.index % 2 == 1 {
             let left = (subtree.level, subtree.index - 1);
             if folded.subtrees.last().is_none_or(|last| (last.level, last.index) != left) {
@@ -240,7 +238,7 @@ impl CReduce {
             }
             let Some(left) = folded.subtrees.pop() else { break };
             let (both, spare) = self.combine(left, subtree.partial)?;
-            folded.spare = Some(spare);
+            folded.spare.push(spare);
             subtree = self.rise(both);
         }
         folded.subtrees.push(subtree);

@@ -337,15 +337,21 @@ impl Worker {
     }
 
     /// The join's failure, if either branch failed. Kept for the branch around the join, whose own code may only pass it on.
+    #[inline]
     fn both(&self, a: Option<Failure>, b: Option<Failure>) -> Option<Failure> {
-        let failure = match (a, b) {
-            (None, None) => return None,
-            (Some(a), _) => of_branch(a, 0),
-            (None, Some(b)) => of_branch(b, 1),
-        };
+        match (a, b) {
+            (None, None) => None,
+            (Some(a), _) => Some(self.failed(a, 0)),
+            (None, Some(b)) => Some(self.failed(b, 1)),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, failure: Failure, branch: usize) -> Failure {
+        let failure = of_branch(failure, branch);
         self.failed_join.set(Some(failure.clone()));
         self.job.untidy();
-        Some(failure)
+        failure
     }
 }
 
