@@ -98,12 +98,17 @@ impl<T> ScopeStack<T> {
         self.open.is_empty()
     }
 
+    /// Takes the innermost scope if it is the only one above `len`.
+    pub fn pop_only(&mut self, len: usize) -> Option<T> {
+        if self.open.len() == len + 1 { self.open.pop().map(|(_, value)| value) } else { None }
+    }
+
     /// Takes all scopes above `len`, innermost first: for scopes that a task left open.
     pub fn truncate(&mut self, len: usize) -> impl Iterator<Item = T> + use<T> {
         // The usual case is one scope, which needs no memory.
-        let last = if self.open.len() == len + 1 { self.open.pop() } else { None };
+        let last = self.pop_only(len);
         let cut = self.open.split_off(len.min(self.open.len()));
-        last.into_iter().chain(cut.into_iter().rev()).map(|(_, value)| value)
+        last.into_iter().chain(cut.into_iter().rev().map(|(_, value)| value))
     }
 
     /// The open scopes, innermost first.

@@ -41,7 +41,7 @@ pub struct Request {
 /// A call whose backend is open and whose workers are counted.
 struct Call {
     job: Arc<Job>,
-    choice: Warm,
+    choice: Box<Warm>,
 }
 
 /// What applies to a call: the backend, and how many workers it would use.
@@ -160,7 +160,7 @@ pub fn outlook() -> Result<Outlook> {
 }
 
 /// Chooses anew what a call needs.
-fn resolve(request: &Request, key: Option<Key>) -> Result<(Warm, Option<(Arc<Job>, usize)>)> {
+fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Option<(Arc<Job>, usize)>)> {
     let snapshot = context::resolve()?;
     let place = &snapshot.place;
     if place.depth >= MAX_DEPTH {
@@ -179,36 +179,32 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Warm, Option<(Arc<Job
     let asked = if request.n_jobs != 0 { request.n_jobs } else { snapshot.setting.n_jobs.unwrap_or(-1) };
     let stays = asked > 0 && place.parent.is_none() && opened.session.is_steady();
     let choice = Warm { key: key.filter(|_| stays), workers, opened, around: Arc::new(around), spare: None };
-    Ok((choice, snapshot.place.parent))
+    Ok((Box::new(choice), snapshot.place.parent))
 }
 
 fn prepare(request: Request) -> Result<Call> {
     trace::heed_environment()?;
     let key = Key::here(&request);
     let (mut choice, parent) = match Warm::take(key, request.n_items) {
-        Some(choice) => (*choice, None),
+        Some(choice) => (choice, None),
         None => resolve(&request, key)?,
     };
-    let plan = Plan {
-        task: request.task,
-        n_items: request.n_items,
-        n_jobs: choice.around.workers,
-        rules: request.rules,
-        around: choice.around.clone(),
-        parent,
-        progress: request.progress,
-    };
-    let job = match choice.spare.take() {
-        Some(spare) => Job::renew(spare, plan),
-        None => Job::new(plan),
-    };
+    let Request { mut task, n_items, rules, mut progress, .. } = request;
+    if let Some(spare) = choice.spare.take() {
+        match spare.again(task, n_items, rules, progress) {
+            Ok(job) => return Ok(Call { job, choice }),
+            Err(unused) => (task, progress) = unused,
+        }
+    }
+    let (n_jobs, around) = (choice.around.workers, choice.around.clone());
+    let job = Job::new(Plan { task, n_items, n_jobs, rules, around, parent, progress });
     Ok(Call { job, choice })
 }
 
 impl Call {
     /// Runs the job, within its limits.
     fn run(&self) -> Result<()> {
-        let Warm { opened, around, .. } = &self.choice;
+        let Warm { opened, around, .. } = &*self.choice;
         let _timeline = self.job.map_span(&opened.name, around.level);
         let _limit: Option<ProcessLimit> = around.process_limit().map(limits::enter_process);
         if self.job.n_items() == 0 { Ok(()) } else { opened.session.run(&self.job) }

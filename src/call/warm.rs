@@ -60,11 +60,10 @@ impl Warm {
     }
 
     /// Keeps the choice, with a job that is over.
-    pub(super) fn keep(mut self, mut job: Arc<Job>) {
+    pub(super) fn keep(mut self: Box<Self>, job: Arc<Job>) {
         if self.key.is_some() {
-            job.forget_task();
-            self.spare = Some(job);
-            let _ = LAST.try_with(|last| last.set(Some(Box::new(self))));
+            self.spare = job.may_be_kept().then_some(job);
+            let _ = LAST.try_with(|last| last.set(Some(self)));
         }
     }
 }

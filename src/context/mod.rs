@@ -244,9 +244,11 @@ fn look_at_stack() -> Result<(Snapshot, bool)> {
                     found.backend_was_chosen = chosen_above || snapshot.backend_was_chosen;
                 }
                 Frame::Task(task) => {
-                    found.setting.inherit(&task.around().setting);
                     found.place = task.place();
-                    found.backend_was_chosen = chosen_above || task.around().backend_was_chosen;
+                    if let Some(around) = task.around() {
+                        found.setting.inherit(&around.setting);
+                        found.backend_was_chosen = chosen_above || around.backend_was_chosen;
+                    }
                 }
             }
             hidden = true;

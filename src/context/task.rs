@@ -4,6 +4,7 @@ use super::{Frame, Place, STACK, Setting, with_stack};
 use crate::cpu::{self, FloatMode, Pins};
 use crate::job::{Job, Stay, Surroundings};
 use crate::limits::{self, Limit};
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 /// How the tasks of one map see the world; made once for a map, entered by every worker.
@@ -84,21 +85,22 @@ pub struct TaskFrame {
     seat: usize,
     /// Thread-limit scopes that were open on this thread before the worker entered.
     limit_scopes: usize,
-    around: Arc<TaskSurroundings>,
 }
 
 impl TaskFrame {
     pub(super) fn place(&self) -> Place {
+        let around = self.around();
         Place {
-            level: self.around.level,
-            budget: self.around.share(self.seat),
-            depth: self.around.depth,
-            parent: Some((self.job.clone(), self.seat)),
+            level: around.map_or(0, |around| around.level),
+            budget: around.and_then(|around| around.share(self.seat)),
+            depth: around.map_or(0, |around| around.depth),
+            parent: Some(self.seat()),
         }
     }
 
-    pub(super) fn around(&self) -> &TaskSurroundings {
-        &self.around
+    /// There always is one: this room makes the surroundings of all jobs.
+    pub(super) fn around(&self) -> Option<&TaskSurroundings> {
+        self.job.surroundings().as_any().downcast_ref()
     }
 
     pub(super) fn limit_scopes(&self) -> usize {
@@ -111,17 +113,19 @@ impl TaskFrame {
 }
 
 impl Surroundings for TaskSurroundings {
-    fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay {
+    fn enter(&self, job: &Arc<Job>, seat: usize) -> Stay {
         let limit_scopes = limits::open_scopes();
         let limit = self.limit(seat).map(limits::enter_thread);
         let float = FloatMode::here();
-        self.float.set();
+        if float != self.float {
+            self.float.set();
+        }
         let scopes = with_stack(|stack| {
             let depth = stack.len();
             if depth == 0 {
                 self.pin(seat);
             }
-            stack.push(Frame::Task(TaskFrame { job: job.clone(), seat, limit_scopes, around: self }));
+            stack.push(Frame::Task(TaskFrame { job: job.clone(), seat, limit_scopes }));
             depth
         });
         Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit, float }
@@ -132,9 +136,18 @@ impl Surroundings for TaskSurroundings {
     }
 
     fn leave(&self, stay: Stay) {
-        close_left_open(stay.limit_scopes, stay.scopes);
+        // Usually there is nothing above the task's own frame. It is dropped after the stack is free again.
+        let own = STACK.try_with(|stack| stack.borrow_mut().pop_only(stay.scopes));
+        if !matches!(own, Ok(Some(_))) {
+            close_left_open(stay.limit_scopes, stay.scopes);
+        }
+        drop(own);
         drop(stay.limit);
         stay.float.set();
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

@@ -130,9 +130,12 @@ impl Claims {
         self.take_front(own, |left| self.size(left)).or_else(|| self.steal(seat, own, stolen))
     }
 
-    /// So many items from the front, or all that are left there.
-    pub(super) fn next_of(&self, items: usize) -> Option<Chunk> {
-        self.take_front(&self.first, |left| items.clamp(1, left))
+    /// So many items from the front, or all that are left, for the only thread that is in the job so far.
+    pub(super) fn next_alone(&self, items: usize) -> Option<Chunk> {
+        let (begin, end) = Range::of(self.first.0.load(Ordering::Relaxed));
+        let middle = end.min(begin.saturating_add(self.units(items)));
+        self.first.fill(middle, end);
+        (begin < end).then(|| self.chunk(begin, middle))
     }
 
     fn other(&self, seat: usize) -> Option<&Range> {

@@ -30,6 +30,7 @@ use claims::Claims;
 use deadline::Clock;
 use outside::Outside;
 use seats::Seats;
+use std::any::Any;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -50,6 +51,11 @@ pub trait Task: Send + Sync {
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
 
+    /// Whether it holds nothing but what belongs to the caller.
+    fn holds_nothing(&self) -> bool {
+        false
+    }
+
     /// What texts call an item, and the number that errors give for it.
     fn name(&self, index: usize) -> (String, usize) {
         (format!("item {index}"), index)
@@ -64,13 +70,16 @@ pub trait Task: Send + Sync {
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
 pub trait Surroundings: Send + Sync {
     /// Enters on this thread. `seat` is the worker's index.
-    fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay;
+    fn enter(&self, job: &Arc<Job>, seat: usize) -> Stay;
 
     /// Closes what an item has left open on this thread.
     fn tidy(&self, stay: &Stay);
 
     /// Leaves, on the same thread.
     fn leave(&self, stay: Stay);
+
+    /// As what it is, for the room that made it.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// What a worker found on its thread when it entered, and puts back when it leaves.
@@ -140,6 +149,20 @@ pub struct Plan {
     pub progress: Option<Progress>,
 }
 
+impl Plan {
+    fn is_watched(&self) -> bool {
+        let rules = &self.rules;
+        // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.
+        let outlasts_a_cancel = self.parent.is_some() && rules.batch_size != 0;
+        rules.timeout > 0.0
+            || rules.collect_errors
+            || rules.record
+            || rules.stream != Stream::None
+            || self.progress.is_some()
+            || outlasts_a_cancel
+    }
+}
+
 /// Nanoseconds since the library first looked at the clock.
 fn now() -> u64 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -152,25 +175,6 @@ fn batch_size(plan: &Plan) -> usize {
     if alone && plan.rules.batch_size == 0 { plan.n_items } else { plan.rules.batch_size }
 }
 
-/// The items of a job that is over.
-struct Nothing;
-
-impl Task for Nothing {
-    fn site(&self) -> usize {
-        0
-    }
-
-    fn run(&self, _index: usize) -> i32 {
-        0
-    }
-
-    fn run_range(&self, chunk: Chunk, _flags: &AtomicU32) -> (usize, Option<i32>) {
-        (chunk.begin, None)
-    }
-
-    fn record(&self, _index: usize, _status: i32) {}
-}
-
 /// A map in being.
 pub struct Job {
     plan: Plan,
@@ -178,6 +182,8 @@ pub struct Job {
     number: u64,
     /// When the job was made, by [`Job::now`], where somebody will ask.
     begun: u64,
+    /// Whether somebody wants to know of each item.
+    watched: bool,
     /// Read before every item, written once or twice in a job's life.
     flags: AtomicU32,
     claims: Claims,
@@ -193,31 +199,10 @@ pub struct Job {
 impl Job {
     /// A job of which nothing has run yet.
     pub fn new(plan: Plan) -> Arc<Job> {
-        Arc::new(Job::make(plan))
-    }
-
-    /// The same, in the memory of one that is over, if nobody else has that one any more.
-    pub fn renew(mut over: Arc<Job>, plan: Plan) -> Arc<Job> {
-        match Arc::get_mut(&mut over) {
-            Some(job) => {
-                *job = Job::make(plan);
-                over
-            }
-            None => Job::new(plan),
-        }
-    }
-
-    /// Lets go of the caller's function, once the job is over, if nobody else has the job any more.
-    pub fn forget_task(self: &mut Arc<Self>) {
-        if let Some(job) = Arc::get_mut(self) {
-            job.plan.task = Box::new(Nothing);
-        }
-    }
-
-    fn make(plan: Plan) -> Job {
-        Job {
+        Arc::new(Job {
             number: crate::trace::map_number(),
             begun: if plan.progress.is_some() { now() } else { 0 },
+            watched: plan.is_watched(),
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),
             seats: Seats::new(plan.n_jobs),
@@ -228,12 +213,53 @@ impl Job {
             watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
             plan,
-        }
+        })
+    }
+
+    /// A job that is over, made ready for other items with the same workers and surroundings, unless somebody else still has
+    /// it.
+    pub fn again(
+        mut self: Arc<Self>,
+        task: Box<dyn Task>,
+        n_items: usize,
+        rules: Rules,
+        progress: Option<Progress>,
+    ) -> std::result::Result<Arc<Job>, (Box<dyn Task>, Option<Progress>)> {
+        let Some(job) = Arc::get_mut(&mut self) else { return Err((task, progress)) };
+        let plan = &mut job.plan;
+        (plan.task, plan.n_items, plan.rules, plan.progress) = (task, n_items, rules, progress);
+        job.begin_anew();
+        Ok(self)
+    }
+
+    /// Whether a thread may keep the job for its next call: it holds nothing that anybody waits to see freed.
+    pub fn may_be_kept(&self) -> bool {
+        self.plan.task.holds_nothing() && self.plan.parent.is_none() && self.plan.progress.is_none()
+    }
+
+    /// Puts back what a map has left, but for what it gives back itself.
+    fn begin_anew(&mut self) {
+        let Job { plan, number, begun, watched, flags, claims, seats: _, clock, done, failed, .. } = self;
+        *number = crate::trace::map_number();
+        *begun = if plan.progress.is_some() { now() } else { 0 };
+        *watched = plan.is_watched();
+        *flags.get_mut() = 0;
+        *claims = Claims::new(plan.n_items, plan.n_jobs, batch_size(plan));
+        *clock = Clock::new(plan.n_jobs, plan.rules.timeout);
+        *done.get_mut() = 0;
+        *failed.get_mut() = 0;
+        *self.first_error.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        self.watch = Watch::new(self.plan.rules.stream);
     }
 
     /// The most threads that may run items of this job at the same time.
     pub fn n_jobs(&self) -> usize {
         self.plan.n_jobs
+    }
+
+    /// What its workers enter.
+    pub fn surroundings(&self) -> &dyn Surroundings {
+        &*self.plan.around
     }
 
     /// How many items the job has.

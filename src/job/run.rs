@@ -75,7 +75,7 @@ impl Job {
     /// number that it would like.
     pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat<'_>> {
         let number = self.seats.take(wish)?;
-        let stay = self.plan.around.clone().enter(self, number);
+        let stay = self.plan.around.enter(self, number);
         Some(Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay: Some(stay) })
     }
 
@@ -130,7 +130,7 @@ impl Job {
         let Some(seat) = self.enter(0) else { return true };
         let begin = ticks();
         let (mut ran, mut next) = (0, 1);
-        while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_of(next) } {
+        while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_alone(next) } {
             self.run_chunk(&seat, chunk);
             ran += chunk.end - chunk.begin;
             if self.claims.is_empty() {
@@ -175,18 +175,9 @@ impl Job {
         }
     }
 
-    /// Whether somebody wants to know of each item.
+    /// Whether somebody wants to know of each item, or has to.
     fn is_watched(&self) -> bool {
-        let rules = &self.plan.rules;
-        // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.
-        let outlasts_a_cancel = self.plan.parent.is_some() && !self.claims.is_adaptive();
-        self.clock.is_on()
-            || rules.collect_errors
-            || rules.record
-            || self.plan.progress.is_some()
-            || self.watch.is_streaming()
-            || outlasts_a_cancel
-            || self.flags.load(Ordering::Relaxed) & UNTIDY != 0
+        self.watched || self.flags.load(Ordering::Relaxed) & UNTIDY != 0
     }
 
     /// The tight loop: nothing between two items but a look at the flags. Returns what is left of the chunk when a task

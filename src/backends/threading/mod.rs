@@ -63,7 +63,7 @@ impl Session for Open {
             return Ok(());
         }
         if let Some(nanoseconds) = job.estimate() {
-            if nanoseconds < pool::worth_help() && job.work_alone(nanoseconds) {
+            if pool::is_quick(nanoseconds) && job.work_alone(nanoseconds) {
                 return Ok(());
             }
         }
