@@ -83,7 +83,7 @@ pub fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
 /// less than what handing over costs both sides; else, than what waking one costs the caller, and the time until it is
 /// there. Measured on 2 virtual CPUs.
 pub(super) fn is_quick(nanoseconds: u64) -> bool {
-    const AWAKE: u64 = 5_000;
+    const AWAKE: u64 = 2_500;
     const ASLEEP: u64 = 30_000;
     let is_awake = |pool: &Pool| pool.slots.iter().take(8).any(|slot| slot.mail.is_idle());
     nanoseconds < AWAKE || (nanoseconds < ASLEEP && !POOL.get().is_some_and(is_awake))
