@@ -9,6 +9,7 @@
 //! has most of it.
 
 use super::params;
+use crate::sync::yield_now;
 use std::time::{Duration, Instant};
 
 /// What a wake-up costs, measured on 2 virtual CPUs: 23-27 µs until the woken thread answers.
@@ -50,8 +51,15 @@ impl Spin {
     }
 
     /// Spins until `found`; false when it is time to sleep, which it never is while `stay_awake` holds.
-    #[cfg(not(loom))]
     pub(super) fn wait(&self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
+        if cfg!(loom) {
+            // There is no time: a thread sleeps at once, or leaves the others a turn.
+            let stays = stay_awake();
+            if stays {
+                yield_now();
+            }
+            return stays;
+        }
         let asked = params::spin();
         let budget = asked.unwrap_or_else(|| self.budget());
         if budget.is_zero() && !stay_awake() {
@@ -71,22 +79,12 @@ impl Spin {
                 return false;
             }
             if (stays || gave_way.is_zero()) && awake > gave_way + GIVE_WAY {
-                std::thread::yield_now();
+                yield_now();
                 gave_way = self.idle_since.elapsed();
                 if asked.is_none() && !stays && gave_way > awake + CROWDED {
                     return found();
                 }
             }
         }
-    }
-
-    /// Under loom time means nothing: a thread sleeps at once, or leaves the others a turn.
-    #[cfg(loom)]
-    pub(super) fn wait(&self, _found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
-        let stays = stay_awake();
-        if stays {
-            loom::thread::yield_now();
-        }
-        stays
     }
 }
