@@ -1,12 +1,14 @@
 //! A caller's function with its arrays, as the job runs it.
 
 use super::map::pb_task_fn;
-use crate::job::{self, Chunk, Task};
+use crate::job::{self, Chunk, Outputs, Task};
+use crate::shared::Spare;
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What a task "returned" that threw an exception instead.
 const THREW: i32 = i32::MIN;
@@ -17,8 +19,11 @@ pub struct CTask {
     ctx: *mut c_void,
     inputs: *const u8,
     input_size: usize,
-    outputs: *mut u8,
+    /// Where the array begins; another place in a worker process.
+    outputs: AtomicPtr<u8>,
     output_size: usize,
+    /// Keeps that other place.
+    area: OnceLock<Arc<Spare>>,
     statuses: *mut i32,
 }
 
@@ -70,8 +75,9 @@ impl CTask {
             ctx,
             inputs: inputs.cast(),
             input_size,
-            outputs: outputs.cast(),
+            outputs: AtomicPtr::new(outputs.cast()),
             output_size,
+            area: OnceLock::new(),
             statuses,
         })
     }
@@ -80,7 +86,7 @@ impl CTask {
     fn elements(&self, index: usize) -> (*const u8, *mut u8) {
         // An element's address, where there is an array: index <= n_items, and the array has n_items elements.
         let input = self.inputs.wrapping_add(index * self.input_step());
-        (input, self.outputs.wrapping_add(index * self.output_step()))
+        (input, self.first_output().wrapping_add(index * self.output_step()))
     }
 
     /// Bytes from one input to the next; 0 where there are none, so that NULL stays NULL.
@@ -89,7 +95,11 @@ impl CTask {
     }
 
     fn output_step(&self) -> usize {
-        if self.outputs.is_null() { 0 } else { self.output_size }
+        if self.first_output().is_null() { 0 } else { self.output_size }
+    }
+
+    fn first_output(&self) -> *mut u8 {
+        self.outputs.load(Ordering::Relaxed)
     }
 }
 
@@ -106,13 +116,13 @@ impl Task for CTask {
         self.call as usize
     }
 
-    fn run(&self, index: usize) -> i32 {
+    fn run(&self, _seat: usize, index: usize) -> i32 {
         let (input, output) = self.elements(index);
         // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
         contain(|| unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }, THREW)
     }
 
-    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
+    fn run_range(&self, _seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
         let run = || {
             // All that the loop needs is at hand before it, in registers: it is the price of every item.
@@ -142,6 +152,29 @@ impl Task for CTask {
         if !self.statuses.is_null() {
             // SAFETY: index < n_items, the array has an entry for each, and only this item's worker writes it.
             unsafe { *self.statuses.add(index) = status };
+        }
+    }
+
+    fn outputs(&self) -> Outputs {
+        let step = self.output_step();
+        Outputs { address: if step == 0 { 0 } else { self.first_output() as usize }, size: step }
+    }
+
+    fn redirect_outputs(&self, area: Arc<Spare>, offset: usize) {
+        let base = area.base().wrapping_add(offset);
+        if self.area.set(area).is_ok() {
+            self.outputs.store(base, Ordering::Relaxed);
+        }
+    }
+
+    fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize) {
+        let (begin, end) = (chunk.begin * self.output_size, chunk.end * self.output_size);
+        assert!(offset + end <= area.len(), "outputs outside their area");
+        // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
+        // They are different memory, and the processes that wrote there have published what they wrote.
+        unsafe {
+            let from = area.base().wrapping_add(offset + begin).cast_const();
+            std::ptr::copy_nonoverlapping(from, self.first_output().wrapping_add(begin), end - begin);
         }
     }
 }

@@ -11,25 +11,27 @@
 mod callsite;
 mod claims;
 mod deadline;
+mod elsewhere;
 mod outside;
 mod progress;
 mod run;
 mod seats;
 mod stream;
 
-pub use claims::Chunk;
+pub use claims::{Chunk, Claims};
+pub use elsewhere::{Ended, Loss, StopLine};
 pub use progress::{Progress, ProgressFn};
 pub use run::{Seat, set_text};
 pub use stream::Next;
 
 use crate::limits::ThreadLimit;
+use crate::shared::Spare;
 use crate::status::{Error, ItemFate, Result, Status};
-use claims::Claims;
 use deadline::Clock;
 use outside::Outside;
 use seats::Seats;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use stream::Watch;
 
@@ -38,15 +40,33 @@ pub trait Task: Send + Sync {
     /// Tells this function from others.
     fn site(&self) -> usize;
 
-    /// Runs one item; 0 is success.
-    fn run(&self, index: usize) -> i32;
+    /// Runs one item on worker `seat`; 0 is success.
+    fn run(&self, seat: usize, index: usize) -> i32;
 
     /// Runs items until one fails or `flags` is no longer 0. Returns the first index that did not succeed here, with
     /// the code of the item that failed, if one did.
-    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
+    fn run_range(&self, seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
+
+    /// Where items write their outputs, and how much each.
+    fn outputs(&self) -> Outputs;
+
+    /// From now on items write their outputs to `area`, from `offset` on, as if the array began there.
+    fn redirect_outputs(&self, area: Arc<Spare>, offset: usize);
+
+    /// Copies the outputs of a chunk from such an area to where the caller wants them.
+    fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize);
+}
+
+/// The array that items write their outputs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outputs {
+    /// Its address; 0 where there is none.
+    pub address: usize,
+    /// Bytes of one item; 0 where there is no array.
+    pub size: usize,
 }
 
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
@@ -82,6 +102,10 @@ pub struct Rules {
     pub timeout: f64,
     /// Whether `statuses` were asked for.
     pub record: bool,
+    /// How often an item whose worker died is started again.
+    pub retries: u32,
+    /// Whether no item may be started twice, whatever `retries` says.
+    pub once_only: bool,
     /// Whether finished items are kept for `next`: in index order, in order of completion, or not at all.
     pub stream: Stream,
 }
@@ -126,8 +150,8 @@ pub struct Plan {
     pub progress: Option<Progress>,
 }
 
-/// Nanoseconds since the library first looked at the clock.
-fn now() -> u64 {
+/// Nanoseconds since the library first looked at the clock; a forked child counts on.
+pub fn now() -> u64 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(FIRST.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
@@ -153,6 +177,8 @@ pub struct Job {
     first_error: Mutex<Option<Error>>,
     watch: Watch,
     outside: Outside,
+    /// In a worker process: asks the process that the job belongs to.
+    stop_line: OnceLock<StopLine>,
 }
 
 impl Job {
@@ -169,6 +195,7 @@ impl Job {
             first_error: Mutex::new(None),
             watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
+            stop_line: OnceLock::new(),
             plan,
         })
     }
@@ -193,6 +220,7 @@ impl Job {
     pub fn is_stopped(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & STOP != 0
             || self.plan.parent.as_ref().is_some_and(|(parent, seat)| parent.item_should_stop(*seat))
+            || self.stop_line.get().is_some_and(|asked| asked())
     }
 
     /// Whether the item on `seat` should end early: its job has stopped, or its own time is up.
