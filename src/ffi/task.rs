@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What a task "returned" that threw an exception instead.
-const THREW: i32 = i32::MIN;
+pub(super) const THREW: i32 = i32::MIN;
 
 /// The items of a call.
 pub struct CTask {
@@ -61,15 +61,8 @@ impl CTask {
                 )));
             }
         }
-        if !statuses.is_null() {
-            if !fits(size_of::<i32>()) {
-                return Err(Error::invalid(format!(
-                    "statuses: {n_items} entries are more than memory can hold"
-                )));
-            }
-            // SAFETY: the caller promised an entry for each item.
-            unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
-        }
+        // SAFETY: the caller promised an entry for each item, or NULL.
+        unsafe { fill_statuses(statuses, n_items) }?;
         Ok(CTask {
             call,
             ctx,
@@ -103,8 +96,24 @@ impl CTask {
     }
 }
 
+/// Writes "did not finish" into every status, where there are any.
+///
+/// # Safety
+/// `statuses` is NULL or has an entry for each item.
+pub(super) unsafe fn fill_statuses(statuses: *mut i32, n_items: usize) -> Result<()> {
+    if statuses.is_null() {
+        return Ok(());
+    }
+    if n_items > isize::MAX as usize / size_of::<i32>() {
+        return Err(Error::invalid(format!("statuses: {n_items} entries are more than memory can hold")));
+    }
+    // SAFETY: the caller promised an entry for each item.
+    unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
+    Ok(())
+}
+
 /// Keeps an exception of a task, or a panic, from going further. It was not allowed, so this is best effort.
-fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
+pub(super) fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         job::set_text("the task threw an exception; a task must return a code instead".into());
         threw
@@ -116,13 +125,13 @@ impl Task for CTask {
         self.call as usize
     }
 
-    fn run(&self, _seat: usize, index: usize) -> i32 {
+    fn run(&self, index: usize) -> i32 {
         let (input, output) = self.elements(index);
         // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
         contain(|| unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }, THREW)
     }
 
-    fn run_range(&self, _seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
+    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
         let run = || {
             // All that the loop needs is at hand before it, in registers: it is the price of every item.

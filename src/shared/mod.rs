@@ -3,9 +3,11 @@
 //! Nothing here has a name in a file system: a mapping is anonymous or that of a memfd, so whatever way the processes
 //! end, nothing is left.
 
+mod arena;
 mod blocks;
 mod spare;
 
+pub use arena::{Arena, ArenaFile, Span};
 pub use blocks::{Place, alloc, find, fork_guard, free};
 pub use spare::{Spare, borrow, forget_in_child, fork_guard as spare_fork_guard, release_all};
 
