@@ -2,7 +2,7 @@
 
 use super::map::pb_task_fn;
 use crate::job::{self, Chunk, Outputs, Task};
-use crate::shared::Spare;
+use crate::shared::{self, Spare, Use};
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -176,14 +176,27 @@ impl Task for CTask {
         }
     }
 
+    fn populate(&self, chunk: Chunk) {
+        let (input, output) = self.elements(chunk.begin);
+        let items = chunk.end - chunk.begin;
+        let (inputs, outputs) = (items * self.input_step(), items * self.output_step());
+        shared::populate(output as usize, outputs, Use::Write);
+        if shared::find(input as usize, inputs).is_some() {
+            shared::populate(input as usize, inputs, Use::Read);
+        }
+    }
+
     fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize) {
         let (begin, end) = (chunk.begin * self.output_size, chunk.end * self.output_size);
         assert!(offset + end <= area.len(), "outputs outside their area");
+        let to = self.first_output().wrapping_add(begin);
+        // The fork has left the caller's pages to be copied when they are written to: here all at once.
+        shared::populate(to as usize, end - begin, Use::Write);
         // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
         // They are different memory, and the processes that wrote there have published what they wrote.
         unsafe {
             let from = area.base().wrapping_add(offset + begin).cast_const();
-            std::ptr::copy_nonoverlapping(from, self.first_output().wrapping_add(begin), end - begin);
+            std::ptr::copy_nonoverlapping(from, to, end - begin);
         }
     }
 }

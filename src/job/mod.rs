@@ -61,6 +61,9 @@ pub trait Task: Send + Sync {
     /// From now on items write their outputs to `area`, from `offset` on, as if the array began there.
     fn redirect_outputs(&self, area: Arc<Spare>, offset: usize);
 
+    /// Called in a child, before the items of a chunk run: maps the shared memory that they use, where it is much.
+    fn populate(&self, _chunk: Chunk) {}
+
     /// Copies the outputs of a chunk from such an area to where the caller wants them.
     fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize);
 }
