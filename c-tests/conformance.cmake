@@ -3,4 +3,5 @@ set(runs
     "sequential:sequential"
     "threading:threading"
     "openmp:openmp --plugin ${parallel_backend_PLUGIN_DIR}/libpb_backend_openmp.so"
-    "cbackend:cbackend") # conformance/cbackend.c
+    "cbackend:cbackend" # conformance/cbackend.c
+    "remote:remote --separate-memory") # conformance/remote.c

@@ -584,6 +584,97 @@ pb_status pb_register_thread_pool(const char *user_api,
 /// their threads end after them. May be called at any time and any number of times.
 pb_status pb_shutdown(void);
 
+/* ---- 9. work in other processes ------------------------------------------------------------------------ */
+
+/// Results of various sizes. Freed by `pb_results_free`.
+typedef struct pb_results pb_results;
+
+/// Bytes somewhere.
+typedef struct pb_bytes {
+    /// The first one.
+    const void *data;
+    /// How many.
+    size_t size;
+} pb_bytes;
+
+/// The bytes of one result, valid until the results are freed. Errors: PB_ERR_INVALID_ARGUMENT for an index that there is
+/// not.
+///
+/// `results` were not freed; `out` is writable.
+pb_status pb_results_get(const pb_results *results,
+                         size_t index,
+                         pb_bytes *out);
+
+/// Frees results. NULL is fine.
+///
+/// `results` is NULL, or was not freed before.
+void pb_results_free(pb_results *results);
+
+/// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
+/// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is
+/// found by itself where it is a function of a shared library (static ones too, as long as both processes load the same build
+/// of the library), or of a program that calls `pb_worker_main`.
+///
+/// Errors: PB_ERR_EXISTS when another task has the name; PB_ERR_INVALID_ARGUMENT.
+///
+/// `name` is nul-terminated; `fn` stays where it is for the life of the process.
+pb_status pb_register_task(const char *name,
+                           pb_task_fn fn);
+
+/// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has
+/// the same version of the library. It has all that is needed: the task's name or place, ctx, the context, the inputs.
+///
+/// @param message  receives the bytes; they stay until the chunk is completed or returned
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE when the task, or its ctx, cannot be sent: the text says how it could; the chunk stays
+/// claimed. PB_ERR_INVALID_ARGUMENT for a chunk that was not claimed.
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `message` writable.
+pb_status pb_job_encode(pb_job *job,
+                        const pb_chunk *chunk,
+                        pb_bytes *message);
+
+/// For `run`: an encoded chunk has come back. Writes outputs and statuses, and notes failures: PB_OK even if items failed, or
+/// the worker could not run the chunk at all: the job knows. Items that the worker did not run, because it was asked to stop
+/// early, can be claimed again.
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT for what is no reply to this chunk, PB_ERR_ABI for one of another version; the chunk is
+/// still on its way then: `pb_job_return` it.
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `reply` over `size` bytes.
+pb_status pb_job_complete(pb_job *job,
+                          const pb_chunk *chunk,
+                          const void *reply,
+                          size_t size);
+
+/// For `run`: an encoded chunk was lost with its worker. Its items can be claimed again, one by one, as often as `retries` in
+/// the map's options allows; otherwise they fail with PB_ERR_WORKER_LOST. With PB_NON_IDEMPOTENT they always do, since they
+/// may have run.
+///
+/// @param why  what became of the worker, as in "was killed by signal 9": it follows "the worker that ran item 7"; NULL is fine
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `why` NULL or nul-terminated.
+pb_status pb_job_return(pb_job *job,
+                        const pb_chunk *chunk,
+                        const char *why);
+
+/// In the other process: runs an encoded chunk on this thread, in the context and with the inner limits of its map.
+/// Several threads may do so at once.
+///
+/// @param reply  receives results whose item 0 is the message for `pb_job_complete`
+///
+/// PB_OK whatever becomes of the chunk: the reply says what was wrong with it. Errors: PB_ERR_INVALID_ARGUMENT for NULL.
+///
+/// `message` is readable over `size` bytes and comes from `pb_job_encode` of a caller that is trusted as far as its tasks
+/// are; `reply` is writable.
+pb_status pb_worker_run(const void *message,
+                        size_t size,
+                        pb_results **reply);
+
+/// In the other process: asks every chunk that `pb_worker_run` is running there now to stop: no further item of it starts, and
+/// `pb_cancelled` tells the one that runs. It may be called from any thread, and in a signal handler.
+void pb_worker_cancel(void);
+
 #ifdef __cplusplus
 } // extern "C"
 #endif

@@ -4,14 +4,14 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, limits, registry};
+use crate::{backends::threading, context, limits, registry, tasks};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Once;
 
 struct Held {
     pool: threading::ForkGuard,
-    _others: [Box<dyn Any>; 3],
+    _others: [Box<dyn Any>; 4],
 }
 
 thread_local! {
@@ -20,10 +20,11 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let others: [Box<dyn Any>; 3] = [
+        let others: [Box<dyn Any>; 4] = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
+            Box::new(tasks::fork_guard()),
         ];
         held.replace(Some(Held { pool: threading::fork_guard(), _others: others }));
     });

@@ -117,7 +117,15 @@ pub unsafe extern "C" fn pb_parallel_map(
     options: *const pb_map_options,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        let arrays = Arrays {
+            ctx,
+            ctx_size: 0,
+            inputs,
+            input_size,
+            outputs,
+            output_size,
+            statuses: std::ptr::null_mut(),
+        };
         // SAFETY: the caller promised what the header asks for, until this call returns.
         call::run(unsafe { request(r#fn, n_items, arrays, options, false) }?)
     })
@@ -143,7 +151,15 @@ pub unsafe extern "C" fn pb_submit_map(
     job: *mut *mut pb_job,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        let arrays = Arrays {
+            ctx,
+            ctx_size: 0,
+            inputs,
+            input_size,
+            outputs,
+            output_size,
+            statuses: std::ptr::null_mut(),
+        };
         writable(job, "job")?;
         // SAFETY: the caller promised what the header asks for, until the job is over.
         let submitted = call::submit(unsafe { request(r#fn, n_items, arrays, options, true) }?)?;
@@ -167,9 +183,11 @@ unsafe fn request(
     // SAFETY: the caller promised options with their size set, or NULL.
     let options = unsafe { read_options(options) }?;
     let rules = check(&options, submitted)?;
-    let statuses = options.statuses;
+    // SAFETY: the caller promised a text, or NULL.
+    let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
+    let arrays = Arrays { ctx_size: options.ctx_size, statuses: options.statuses, ..arrays };
     // SAFETY: the caller promised the arrays.
-    let task = unsafe { CTask::new(call, n_items, Arrays { statuses, ..arrays }) }?;
+    let task = unsafe { CTask::new(call, n_items, name, arrays) }?;
     let flags = options.flags;
     Ok(Request {
         task: Box::new(task),
@@ -238,6 +256,8 @@ fn check(options: &pb_map_options, submitted: bool) -> Result<Rules> {
             (true, false) => Stream::Ordered,
             (true, true) => Stream::Unordered,
         },
+        retries: options.retries,
+        once_only: flags & PB_NON_IDEMPOTENT != 0,
     })
 }
 

@@ -8,6 +8,7 @@
 mod abi;
 pub mod backend;
 pub mod context;
+pub mod elsewhere;
 pub mod errors;
 mod fork;
 mod guard;

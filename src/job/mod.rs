@@ -13,23 +13,27 @@ mod claims;
 mod deadline;
 mod outside;
 mod progress;
+mod remote;
 mod run;
 mod seats;
 mod stream;
 
 pub use claims::Chunk;
 pub use progress::{Progress, ProgressFn};
+pub use remote::{Cargo, Loss, StopLine};
 pub use run::{Seat, set_text};
 pub use stream::Next;
 
 use crate::limits::ThreadLimit;
+use crate::message::Around;
 use crate::status::{Error, ItemFate, Result, Status};
 use claims::Claims;
 use deadline::Clock;
 use outside::Outside;
+use remote::Remote;
 use seats::Seats;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use stream::Watch;
 
@@ -47,6 +51,27 @@ pub trait Task: Send + Sync {
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
+
+    /// What another process needs to run its items, or why it cannot.
+    fn cargo(&self) -> Result<Cargo<'_>>;
+
+    /// The inputs of a chunk; `None` where there are none.
+    fn inputs(&self, chunk: Chunk) -> Option<&[u8]>;
+
+    /// Where items write their outputs, and how much each.
+    fn outputs(&self) -> Outputs;
+
+    /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
+    fn store(&self, first: usize, outputs: &[u8]);
+}
+
+/// The array that items write their outputs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outputs {
+    /// Its address; 0 where there is none.
+    pub address: usize,
+    /// Bytes of one item; 0 where there is no array.
+    pub size: usize,
 }
 
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
@@ -59,6 +84,9 @@ pub trait Surroundings: Send + Sync {
 
     /// Leaves, on the same thread.
     fn leave(&self, stay: Stay);
+
+    /// What a worker on `seat` of another process enters.
+    fn describe(&self, seat: usize) -> Around;
 }
 
 /// What a worker found on its thread when it entered, and puts back when it leaves.
@@ -82,6 +110,10 @@ pub struct Rules {
     pub timeout: f64,
     /// Whether `statuses` were asked for.
     pub record: bool,
+    /// How often an item whose worker died is started again.
+    pub retries: u32,
+    /// Whether no item may be started twice, whatever `retries` says.
+    pub once_only: bool,
     /// Whether finished items are kept for `next`: in index order, in order of completion, or not at all.
     pub stream: Stream,
 }
@@ -153,6 +185,9 @@ pub struct Job {
     first_error: Mutex<Option<Error>>,
     watch: Watch,
     outside: Outside,
+    remote: Remote,
+    /// In a worker process: asks the process that the job belongs to.
+    stop_line: OnceLock<StopLine>,
 }
 
 impl Job {
@@ -169,6 +204,8 @@ impl Job {
             first_error: Mutex::new(None),
             watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
+            remote: Remote::default(),
+            stop_line: OnceLock::new(),
             plan,
         })
     }
@@ -193,6 +230,7 @@ impl Job {
     pub fn is_stopped(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & STOP != 0
             || self.plan.parent.as_ref().is_some_and(|(parent, seat)| parent.item_should_stop(*seat))
+            || self.stop_line.get().is_some_and(|asked| asked())
     }
 
     /// Whether the item on `seat` should end early: its job has stopped, or its own time is up.

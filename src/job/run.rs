@@ -62,9 +62,12 @@ impl Job {
 
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already.
     pub fn enter(self: &Arc<Self>) -> Option<Seat> {
-        let number = self.seats.take()?;
+        Some(self.sit_down(self.seats.take()?))
+    }
+
+    pub(super) fn sit_down(self: &Arc<Self>, number: usize) -> Seat {
         let stay = self.plan.around.clone().enter(self, number);
-        Some(Seat { job: self.clone(), number, outer_text: take_text(), stay: Some(stay) })
+        Seat { job: self.clone(), number, outer_text: take_text(), stay: Some(stay) }
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
@@ -208,7 +211,7 @@ impl Job {
         }
     }
 
-    fn item_returned(&self, index: usize, code: i32, text: Option<String>) {
+    pub(super) fn item_returned(&self, index: usize, code: i32, text: Option<String>) {
         let message = match text {
             Some(text) => format!("item {index} failed with code {code}: {text}"),
             None => format!("item {index} failed with code {code}"),
