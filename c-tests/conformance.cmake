@@ -2,6 +2,7 @@
 set(runs
     "sequential:sequential"
     "threading:threading"
+    "multiprocessing:multiprocessing --forked"
     "openmp:openmp --plugin ${parallel_backend_PLUGIN_DIR}/libpb_backend_openmp.so"
     "cbackend:cbackend" # conformance/cbackend.c
     "remote:remote --separate-memory") # conformance/remote.c

@@ -580,9 +580,33 @@ pb_status pb_register_thread_pool(const char *user_api,
 
 /* ---- 8. life ------------------------------------------------------------------------------------------- */
 
-/// Ends idle threads, and sessions that no scope opened; the next call starts them again. Tasks that run are not disturbed:
+/// Ends idle threads, and sessions that no scope opened, and gives back memory that is kept warm for results; the next
+/// call starts them again. Tasks that run are not disturbed:
 /// their threads end after them. May be called at any time and any number of times.
 pb_status pb_shutdown(void);
+
+/* ---- 9. memory shared with worker processes ------------------------------------------------------------ */
+
+/// Allocates memory that worker processes share: arrays and ctx inside such a block reach them by reference, without a
+/// copy in or out. Otherwise it is like any memory: all zero at first, aligned to a page, readable and writable by all
+/// threads; its pages are taken from the system when they are first touched. A process that was forked by others sees the
+/// same memory, not a copy.
+///
+/// @param size  bytes; 0 is refused
+/// @param block  receives the address, to be freed by `pb_free_shared`
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT; PB_ERR_OUT_OF_MEMORY for more than the machine's memory and swap, or when the system
+/// refuses (each block holds a file descriptor). It does not depend on `/dev/shm`.
+///
+/// `block` is writable.
+pb_status pb_alloc_shared(size_t size,
+                          void **block);
+
+/// Frees a block of `pb_alloc_shared`. NULL is fine. Anything else that is no block, or was freed before, is left alone:
+/// nothing happens but that `pb_last_error` says so. No map may use the block any more.
+///
+/// Nothing uses the block's memory any more.
+void pb_free_shared(void *block);
 
 /* ---- 9. work in other processes ------------------------------------------------------------------------ */
 
@@ -651,7 +675,8 @@ pb_status pb_job_complete(pb_job *job,
 /// the map's options allows; otherwise they fail with PB_ERR_WORKER_LOST. With PB_NON_IDEMPOTENT they always do, since they
 /// may have run.
 ///
-/// @param why  what became of the worker, as in "was killed by signal 9": it follows "the worker that ran item 7"; NULL is fine
+/// @param why  what became of the worker, as in "was killed by signal 9": it follows "item 7 was lost: its worker
+///   process"; NULL is fine
 ///
 /// As `pb_job_n_jobs`; `chunk` is readable, `why` NULL or nul-terminated.
 pb_status pb_job_return(pb_job *job,

@@ -4,7 +4,7 @@ use crate::backends::threading;
 use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
 use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
-use crate::registry::Opened;
+use crate::registry::{self, Opened};
 use crate::status::{Error, Result, Status};
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +15,8 @@ pub struct Wishes {
     pub shared_memory: bool,
     /// Soft: `threading` where no backend was chosen.
     pub threads: bool,
+    /// Soft: worker processes where no backend was chosen, outside tasks.
+    pub processes: bool,
 }
 
 /// A map call as the caller made it.
@@ -58,6 +60,10 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     let mut chosen = setting.backend.clone().unwrap_or_else(|| named("threading"));
     if wishes.threads && !snapshot.backend_was_chosen {
         chosen = named("threading");
+    }
+    // Inside a task the nesting rule stands: a preference must not multiply processes.
+    if wishes.processes && !snapshot.backend_was_chosen && snapshot.place.level == 0 {
+        chosen = named(registry::processes());
     }
     let mut opened = chosen.session(asked, inner)?;
     if wishes.shared_memory && !opened.backend.shares_memory() {

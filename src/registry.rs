@@ -3,6 +3,7 @@
 //! A name is looked up once, when a scope opens or a map needs a default; from then on the scope or the map keeps
 //! the backend alive. Unregistering only hides the name: the backend is destroyed after its last session.
 
+use crate::backends::multiprocessing::Multiprocessing;
 use crate::backends::sequential::Sequential;
 use crate::backends::threading::Threading;
 use crate::backends::{Backend, OpenRequest, Session};
@@ -11,7 +12,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-/// Names that belong to this project but whose backends this version does not have.
+/// Names that stay.
+const BUILT_IN: [&str; 3] = ["multiprocessing", "sequential", "threading"];
+
+/// Names that belong to this project, those included that this version does not have.
 const PLANNED: [&str; 5] = ["multiprocessing", "loky", "dask", "ray", "mpi"];
 
 /// A backend with a session: what a scope holds. The session closes before the backend can be destroyed.
@@ -35,6 +39,7 @@ type Names = BTreeMap<Arc<str>, Entry>;
 
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
     let mut names = Names::new();
+    insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
     insert(&mut names, "sequential", Arc::new(Sequential));
     insert(&mut names, "threading", Arc::new(Threading));
     Mutex::new(names)
@@ -58,6 +63,11 @@ pub fn fork_guard() -> impl Sized + 'static {
 /// The usable names, in alphabetical order.
 pub fn names() -> Vec<Arc<str>> {
     lock().keys().cloned().collect()
+}
+
+/// The backend of those who want worker processes and name none.
+pub fn processes() -> &'static str {
+    if lock().contains_key("loky") { "loky" } else { "multiprocessing" }
 }
 
 /// The names that this project will have, with the reason why they cannot be used here.
@@ -158,7 +168,7 @@ fn check_name(name: &str) -> Result<()> {
 
 /// Hides a name. Sessions in being keep the backend alive.
 pub fn unregister(name: &str) -> Result<()> {
-    if name == "sequential" || name == "threading" {
+    if BUILT_IN.contains(&name) {
         return Err(Error::invalid(format!("backend '{name}' is built in and stays")));
     }
     let removed = lock().remove(name);

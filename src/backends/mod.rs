@@ -5,6 +5,7 @@
 //! is left. The C vtable is this trait with C types (`foreign.rs`); no built-in backend has a side door.
 
 pub mod foreign;
+pub mod multiprocessing;
 pub mod sequential;
 pub mod threading;
 

@@ -143,7 +143,8 @@ pub unsafe extern "C" fn pb_job_complete(
 /// the map's options allows; otherwise they fail with PB_ERR_WORKER_LOST. With PB_NON_IDEMPOTENT they always do, since they
 /// may have run.
 ///
-/// @param why  what became of the worker, as in "was killed by signal 9": it follows "the worker that ran item 7"; NULL is fine
+/// @param why  what became of the worker, as in "was killed by signal 9": it follows "item 7 was lost: its worker
+///   process"; NULL is fine
 ///
 /// # Safety
 /// As `pb_job_n_jobs`; `chunk` is readable, `why` NULL or nul-terminated.
@@ -157,8 +158,8 @@ pub unsafe extern "C" fn pb_job_return(
         // SAFETY: the caller promised a job and a chunk, or NULL.
         let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
         // SAFETY: the caller promised a text, or NULL.
-        let why = unsafe { abi::text(why, "why") }?.unwrap_or("was lost").to_owned();
-        job.return_outside(chunk, &Loss { why, exit_code: -1, signal: 0 })
+        let how = unsafe { abi::text(why, "why") }?.unwrap_or("was lost").to_owned();
+        job.return_outside(chunk, &Loss { how, exit_code: -1, signal: 0, attempts: 1 })
     })
 }
 

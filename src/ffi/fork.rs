@@ -4,14 +4,15 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, limits, registry, tasks};
+use crate::{backends::threading, context, fork, limits, registry, shared, tasks};
 use std::any::Any;
 use std::cell::RefCell;
-use std::sync::Once;
+use std::sync::{MutexGuard, Once};
 
 struct Held {
     pool: threading::ForkGuard,
-    _others: [Box<dyn Any>; 4],
+    spare: MutexGuard<'static, Vec<shared::Mapping>>,
+    _others: [Box<dyn Any>; 5],
 }
 
 thread_local! {
@@ -20,13 +21,18 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let others: [Box<dyn Any>; 4] = [
+        let others: [Box<dyn Any>; 5] = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
             Box::new(tasks::fork_guard()),
+            Box::new(shared::fork_guard()),
         ];
-        held.replace(Some(Held { pool: threading::fork_guard(), _others: others }));
+        held.replace(Some(Held {
+            pool: threading::fork_guard(),
+            spare: shared::spare_fork_guard(),
+            _others: others,
+        }));
     });
 }
 
@@ -35,8 +41,10 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
+    fork::in_child();
     if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
         held.pool.in_child();
+        shared::forget_in_child(held.spare);
     }
 }
 

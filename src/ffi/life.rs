@@ -3,15 +3,18 @@
 use super::guard::guard;
 use crate::backends::threading;
 use crate::registry;
+use crate::shared;
 use crate::status::pb_status;
 
-/// Ends idle threads, and sessions that no scope opened; the next call starts them again. Tasks that run are not disturbed:
+/// Ends idle threads, and sessions that no scope opened, and gives back memory that is kept warm for results; the next
+/// call starts them again. Tasks that run are not disturbed:
 /// their threads end after them. May be called at any time and any number of times.
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_shutdown() -> pb_status {
     guard(|| {
         registry::close_implicit();
         threading::shutdown();
+        shared::release_all();
         Ok(())
     })
 }

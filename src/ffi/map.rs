@@ -196,6 +196,7 @@ unsafe fn request(
         wishes: Wishes {
             shared_memory: flags & PB_REQUIRE_SHAREDMEM != 0,
             threads: flags & PB_PREFER_THREADS != 0,
+            processes: flags & PB_PREFER_PROCESSES != 0,
         },
         rules,
         progress: progress(&options),
@@ -251,13 +252,13 @@ fn check(options: &pb_map_options, submitted: bool) -> Result<Rules> {
         batch_size: options.batch_size,
         timeout: options.timeout,
         record: !options.statuses.is_null(),
+        retries: options.retries,
+        once_only: flags & PB_NON_IDEMPOTENT != 0,
         stream: match (submitted, flags & PB_UNORDERED != 0) {
             (false, _) => Stream::None,
             (true, false) => Stream::Ordered,
             (true, true) => Stream::Unordered,
         },
-        retries: options.retries,
-        once_only: flags & PB_NON_IDEMPOTENT != 0,
     })
 }
 

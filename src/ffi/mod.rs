@@ -16,4 +16,5 @@ pub mod job;
 pub mod life;
 pub mod map;
 pub mod pools;
+pub mod shared;
 mod task;

@@ -3,11 +3,13 @@
 use super::map::pb_task_fn;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::message::Kind;
+use crate::shared::Spare;
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What a task "returned" that threw an exception instead.
 const THREW: i32 = i32::MIN;
@@ -18,8 +20,11 @@ pub struct CTask {
     ctx: *mut c_void,
     inputs: *const u8,
     input_size: usize,
-    outputs: *mut u8,
+    /// Where the array begins; another place in a worker process.
+    outputs: AtomicPtr<u8>,
     output_size: usize,
+    /// Keeps that other place.
+    area: OnceLock<Arc<Spare>>,
     statuses: *mut i32,
     /// Bytes of ctx, and the task's name: what other processes need.
     ctx_size: usize,
@@ -81,8 +86,9 @@ impl CTask {
             ctx,
             inputs: inputs.cast(),
             input_size,
-            outputs: outputs.cast(),
+            outputs: AtomicPtr::new(outputs.cast()),
             output_size,
+            area: OnceLock::new(),
             statuses,
             ctx_size,
             name,
@@ -93,7 +99,7 @@ impl CTask {
     fn elements(&self, index: usize) -> (*const u8, *mut u8) {
         // An element's address, where there is an array: index <= n_items, and the array has n_items elements.
         let input = self.inputs.wrapping_add(index * self.input_step());
-        (input, self.outputs.wrapping_add(index * self.output_step()))
+        (input, self.first_output().wrapping_add(index * self.output_step()))
     }
 
     /// Bytes from one input to the next; 0 where there are none, so that NULL stays NULL.
@@ -102,7 +108,11 @@ impl CTask {
     }
 
     fn output_step(&self) -> usize {
-        if self.outputs.is_null() { 0 } else { self.output_size }
+        if self.first_output().is_null() { 0 } else { self.output_size }
+    }
+
+    fn first_output(&self) -> *mut u8 {
+        self.outputs.load(Ordering::Relaxed)
     }
 }
 
@@ -119,13 +129,13 @@ impl Task for CTask {
         self.call as usize
     }
 
-    fn run(&self, index: usize) -> i32 {
+    fn run(&self, _seat: usize, index: usize) -> i32 {
         let (input, output) = self.elements(index);
         // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
         contain(|| unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }, THREW)
     }
 
-    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
+    fn run_range(&self, _seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
         let run = || {
             // All that the loop needs is at hand before it, in registers: it is the price of every item.
@@ -193,15 +203,34 @@ impl Task for CTask {
         (!input.is_null()).then(|| unsafe { std::slice::from_raw_parts(input, size) })
     }
 
-    fn outputs(&self) -> Outputs {
-        Outputs { address: self.outputs as usize, size: self.output_step() }
-    }
-
     fn store(&self, first: usize, outputs: &[u8]) {
         let (_, output) = self.elements(first);
         if !output.is_null() {
             // SAFETY: the array has room for as many elements from `first` on, and only the chunk that they belong to writes them.
             unsafe { std::ptr::copy_nonoverlapping(outputs.as_ptr(), output, outputs.len()) };
+        }
+    }
+
+    fn outputs(&self) -> Outputs {
+        let step = self.output_step();
+        Outputs { address: if step == 0 { 0 } else { self.first_output() as usize }, size: step }
+    }
+
+    fn redirect_outputs(&self, area: Arc<Spare>, offset: usize) {
+        let base = area.base().wrapping_add(offset);
+        if self.area.set(area).is_ok() {
+            self.outputs.store(base, Ordering::Relaxed);
+        }
+    }
+
+    fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize) {
+        let (begin, end) = (chunk.begin * self.output_size, chunk.end * self.output_size);
+        assert!(offset + end <= area.len(), "outputs outside their area");
+        // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
+        // They are different memory, and the processes that wrote there have published what they wrote.
+        unsafe {
+            let from = area.base().wrapping_add(offset + begin).cast_const();
+            std::ptr::copy_nonoverlapping(from, self.first_output().wrapping_add(begin), end - begin);
         }
     }
 }

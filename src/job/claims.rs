@@ -19,7 +19,8 @@ pub struct Chunk {
 /// progress bar notices.
 const TARGET_NS: u64 = 50_000;
 
-pub(super) struct Claims {
+/// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share.
+pub struct Claims {
     /// Moves once a chunk, so it may share a line with what is only read: padding would make the job cost more to
     /// allocate than it saves.
     cursor: AtomicUsize,
@@ -32,12 +33,13 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    pub(super) fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
+    /// `n_items` items for `n_jobs` workers, in chunks of `batch_size`; 0 is adaptive.
+    pub fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
         Claims { cursor: AtomicUsize::new(0), pace: AtomicU64::new(0), n_items, n_jobs, batch_size }
     }
 
     /// The next chunk, or `None` when all are taken.
-    pub(super) fn next(&self) -> Option<Chunk> {
+    pub fn next(&self) -> Option<Chunk> {
         self.take(|left| self.size(left))
     }
 
@@ -62,7 +64,7 @@ impl Claims {
     }
 
     /// Whether all are taken.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.cursor.load(Ordering::Relaxed) >= self.n_items
     }
 
@@ -78,7 +80,7 @@ impl Claims {
     }
 
     /// Learns from a chunk that ran.
-    pub(super) fn took(&self, items: usize, nanoseconds: u64) {
+    pub fn took(&self, items: usize, nanoseconds: u64) {
         if self.batch_size != 0 || items == 0 {
             return;
         }

@@ -11,6 +11,7 @@
 mod callsite;
 mod claims;
 mod deadline;
+mod elsewhere;
 mod outside;
 mod progress;
 mod remote;
@@ -18,16 +19,17 @@ mod run;
 mod seats;
 mod stream;
 
-pub use claims::Chunk;
+pub use claims::{Chunk, Claims};
+pub use elsewhere::{Ended, Loss, StopLine};
 pub use progress::{Progress, ProgressFn};
-pub use remote::{Cargo, Loss, StopLine};
+pub use remote::Cargo;
 pub use run::{Seat, set_text};
 pub use stream::Next;
 
 use crate::limits::ThreadLimit;
 use crate::message::Around;
+use crate::shared::Spare;
 use crate::status::{Error, ItemFate, Result, Status};
-use claims::Claims;
 use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
@@ -42,12 +44,12 @@ pub trait Task: Send + Sync {
     /// Tells this function from others.
     fn site(&self) -> usize;
 
-    /// Runs one item; 0 is success.
-    fn run(&self, index: usize) -> i32;
+    /// Runs one item on worker `seat`; 0 is success.
+    fn run(&self, seat: usize, index: usize) -> i32;
 
     /// Runs items until one fails or `flags` is no longer 0. Returns the first index that did not succeed here, with
     /// the code of the item that failed, if one did.
-    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
+    fn run_range(&self, seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
@@ -58,11 +60,17 @@ pub trait Task: Send + Sync {
     /// The inputs of a chunk; `None` where there are none.
     fn inputs(&self, chunk: Chunk) -> Option<&[u8]>;
 
+    /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
+    fn store(&self, first: usize, outputs: &[u8]);
+
     /// Where items write their outputs, and how much each.
     fn outputs(&self) -> Outputs;
 
-    /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
-    fn store(&self, first: usize, outputs: &[u8]);
+    /// From now on items write their outputs to `area`, from `offset` on, as if the array began there.
+    fn redirect_outputs(&self, area: Arc<Spare>, offset: usize);
+
+    /// Copies the outputs of a chunk from such an area to where the caller wants them.
+    fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize);
 }
 
 /// The array that items write their outputs to.
@@ -158,8 +166,8 @@ pub struct Plan {
     pub progress: Option<Progress>,
 }
 
-/// Nanoseconds since the library first looked at the clock.
-fn now() -> u64 {
+/// Nanoseconds since the library first looked at the clock; a forked child counts on.
+pub fn now() -> u64 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(FIRST.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,13 +5,13 @@
 //! carrier saw how far the worker came - [`Job::lose_item`] for the one item that ran, and [`Job::put_back`] for those
 //! that had not begun. What is put back is claimed again, before new items.
 
-use super::{Chunk, Job, Seat, Task, now};
+use super::{Chunk, Ended, Job, Loss};
 use crate::message::{Data, Kind, Reply, Request, Statuses};
 use crate::status::{Error, ItemFate, Result, Status};
 use crate::tasks;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What another process needs to run the items of a map.
 #[derive(Clone, Copy, Debug)]
@@ -29,20 +29,6 @@ pub struct Cargo<'a> {
     /// Bytes of an output; 0 where there are none.
     pub output_size: usize,
 }
-
-/// How a worker was lost.
-#[derive(Clone, Debug)]
-pub struct Loss {
-    /// For people: "was killed by signal 9 (SIGKILL)".
-    pub why: String,
-    /// -1 where there is none.
-    pub exit_code: i32,
-    /// 0 where there is none.
-    pub signal: i32,
-}
-
-/// Tells whether a job was stopped in the process that it belongs to.
-pub type StopLine = Box<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Default)]
 pub(super) struct Remote {
@@ -65,21 +51,6 @@ impl Remote {
 }
 
 impl Job {
-    /// In a worker process, on its copy of a job: also counts as stopped when `asked` says so.
-    pub fn stop_also_when(&self, asked: StopLine) {
-        let _ = self.stop_line.set(asked);
-    }
-
-    /// In a worker process: works as worker `number`, which no other worker of the job is.
-    pub fn enter_as(self: &Arc<Self>, number: usize) -> Seat {
-        self.sit_down(number)
-    }
-
-    /// The items, for carriers that know more than the message does.
-    pub fn task(&self) -> &dyn Task {
-        &*self.plan.task
-    }
-
     /// The seconds that one item may take; 0 for any.
     pub fn timeout(&self) -> f64 {
         self.plan.rules.timeout
@@ -150,7 +121,7 @@ impl Job {
         self.plan.task.store(chunk.begin, reply.outputs);
         self.take_statuses(Chunk { end: chunk.begin + ran, ..chunk }, reply);
         self.claims.took(ran, reply.nanoseconds);
-        self.tell_progress_of_chunk();
+        self.tell();
         // The worker stopped early without a failure of its own: it was asked to.
         if !self.is_stopped() {
             self.put_back(Chunk { begin: chunk.begin + ran, ..chunk });
@@ -181,7 +152,7 @@ impl Job {
 
     /// Notes how the items of a chunk ended that have all run.
     fn take_statuses(&self, ran: Chunk, reply: &Reply) {
-        let watched = self.plan.rules.record || self.is_streaming();
+        let watched = self.plan.rules.record || self.watch.is_streaming();
         if reply.failure.is_none() && reply.statuses == Statuses::AllGood && !watched {
             self.done.fetch_add(ran.end - ran.begin, Ordering::Relaxed);
             return;
@@ -199,32 +170,22 @@ impl Job {
     }
 
     fn end_item(&self, index: usize, code: i32, failure: Option<(Status, String)>) {
-        self.plan.task.record(index, code);
-        match failure {
-            None if code == 0 => {
-                self.done.fetch_add(1, Ordering::Relaxed);
-            }
-            _ if code == Status::ERR_TIMEOUT.0 && self.plan.rules.timeout > 0.0 => self.item_late(index),
-            Some((status, message)) => {
-                let fate = ItemFate { task_code: code, ..self.fate(index) };
-                self.item_failed(status, message, fate);
-            }
-            None => self.item_returned(index, code, None),
-        }
-        if code == 0 || self.plan.rules.collect_errors {
-            self.hand_out(index);
-        }
-    }
-
-    fn item_late(&self, index: usize) {
-        let message = format!("item {index} ran longer than the timeout of {} s", self.plan.rules.timeout);
-        self.item_failed(Status::ERR_TIMEOUT, message, self.fate(index));
-    }
-
-    /// An item that was started once more than it was lost.
-    fn fate(&self, index: usize) -> ItemFate {
         let lost = self.remote.lock().losses.get(&index).copied().unwrap_or(0);
-        ItemFate { index, attempts: lost + 1, ..ItemFate::default() }
+        match failure {
+            _ if code == Status::ERR_TIMEOUT.0 && self.plan.rules.timeout > 0.0 => {
+                self.settle(index, Ended::Late)
+            }
+            Some((status, message)) => {
+                self.plan.task.record(index, code);
+                let fate = ItemFate { task_code: code, index, attempts: lost + 1, ..ItemFate::default() };
+                self.item_failed(status, message, fate);
+                if self.plan.rules.collect_errors {
+                    self.hand_out(index);
+                }
+            }
+            None if code == 0 => self.settle(index, Ended::Done),
+            None => self.settle(index, Ended::Returned(code, None)),
+        }
     }
 
     /// The first items of a chunk have ended well, and their outputs are stored, though their worker never said so.
@@ -232,12 +193,7 @@ impl Job {
         self.take_statuses(ran, &Reply { statuses, ..Reply::default() });
     }
 
-    /// The time of an item was up, and its worker was killed because it went on.
-    pub fn kill_late(&self, index: usize) {
-        self.end_item(index, Status::ERR_TIMEOUT.0, None);
-    }
-
-    /// The worker died in this item: it is started again as often as the caller allows.
+    /// The worker died in this item: it is started again as often as the caller allows. `loss.attempts` is counted here.
     pub fn lose_item(&self, index: usize, loss: &Loss) {
         let rules = &self.plan.rules;
         let attempts = {
@@ -250,68 +206,24 @@ impl Job {
             self.put_back(Chunk { begin: index, end: index + 1 });
             return;
         }
-        let again = match (attempts, rules.once_only) {
-            (_, true) => "; PB_NON_IDEMPOTENT forbids to start it again".to_owned(),
-            (1, _) => "; retries allows to start it again".to_owned(),
-            (attempts, _) => format!(", as did those of {} attempts before", attempts - 1),
-        };
-        let fate = ItemFate {
-            index,
-            exit_code: loss.exit_code,
-            signal: loss.signal,
-            attempts,
-            ..ItemFate::default()
-        };
-        self.item_is_lost(fate, format!("the worker that ran item {index} {}{again}", loss.why));
-    }
-
-    fn item_is_lost(&self, fate: ItemFate, message: String) {
-        self.plan.task.record(fate.index, Status::ERR_WORKER_LOST.0);
-        self.item_failed(Status::ERR_WORKER_LOST, message, fate);
-        if self.plan.rules.collect_errors {
-            self.hand_out(fate.index);
-        }
+        self.settle(index, Ended::Lost(Loss { attempts, ..loss.clone() }));
     }
 
     /// A chunk is lost, and nobody knows how far it came. Its items are started again one by one, so that one that always
-    /// kills its worker is found.
+    /// kills its worker is found; where they may not be, all are lost.
     pub fn lose(&self, chunk: Chunk, loss: &Loss) {
-        let rules = &self.plan.rules;
         let items = chunk.begin..chunk.end;
-        if items.len() == 1 || (rules.retries > 0 && !rules.once_only) {
-            return items.for_each(|index| self.lose_item(index, loss));
-        }
-        for index in items {
-            let fate = ItemFate {
-                index,
-                exit_code: loss.exit_code,
-                signal: loss.signal,
-                attempts: 1,
-                ..ItemFate::default()
-            };
-            let message = format!(
-                "items {} to {} were lost with their worker, which {}; retries allows to start them again",
-                chunk.begin,
-                chunk.end - 1,
-                loss.why
-            );
-            self.item_is_lost(fate, message);
-        }
+        let how = match items.len() {
+            1 => loss.how.clone(),
+            _ => format!("{} (and with it items {} to {})", loss.how, chunk.begin, chunk.end - 1),
+        };
+        let loss = Loss { how, ..loss.clone() };
+        items.for_each(|index| self.lose_item(index, &loss));
     }
 
     /// Keeps a finished item for `pb_job_next`.
     fn hand_out(&self, index: usize) {
         self.watch.item_finished(index).unwrap_or_else(|error| self.fail(error));
-    }
-
-    fn is_streaming(&self) -> bool {
-        self.watch.is_streaming()
-    }
-
-    fn tell_progress_of_chunk(&self) {
-        if self.plan.progress.is_some() {
-            self.tell_progress(now());
-        }
     }
 
     /// The first failure of this job, whatever became of the rest.

@@ -1,6 +1,6 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Job, Stay, UNTIDY, callsite, now};
+use super::{Chunk, Ended, Job, Stay, UNTIDY, callsite, now};
 use crate::status::{ItemFate, Status};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ impl Job {
     }
 
     /// Whether somebody wants to know of each item.
-    fn is_watched(&self) -> bool {
+    pub(super) fn is_watched(&self) -> bool {
         let rules = &self.plan.rules;
         // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.
         let outlasts_a_cancel = self.plan.parent.is_some() && !self.claims.is_adaptive();
@@ -160,8 +160,8 @@ impl Job {
     /// The tight loop: nothing between two items but a look at the flags. Returns what is left of the chunk when a task
     /// has left something behind: from then on every item is watched, lest another one finds it.
     fn run_plain(&self, seat: &Seat, chunk: Chunk) -> Chunk {
-        let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
-        self.done.fetch_add(reached - chunk.begin, Ordering::Relaxed);
+        let (reached, code) = self.plan.task.run_range(seat.number, chunk, &self.flags);
+        self.count_done(reached - chunk.begin);
         if let Some(code) = code {
             self.item_returned(reached, code, take_text());
             return Chunk { begin: chunk.end, end: chunk.end };
@@ -186,29 +186,34 @@ impl Job {
             if self.is_stopped() {
                 return;
             }
-            self.clock.item_starts(seat.number, index, time);
-            let code = self.plan.task.run(index);
-            time = now();
-            let late = self.clock.item_ends(seat.number, time);
-            let text = if code != 0 { take_text() } else { None };
-            self.tidy(seat);
-            if late {
-                self.plan.task.record(index, Status::ERR_TIMEOUT.0);
-                let (message, fate) = self.timeout_error(index);
-                self.item_failed(Status::ERR_TIMEOUT, message, fate);
-            } else {
-                self.plan.task.record(index, code);
-                if code == 0 {
-                    self.done.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    self.item_returned(index, code, text);
-                }
-            }
-            if (code == 0 && !late) || self.plan.rules.collect_errors {
-                self.watch.item_finished(index).unwrap_or_else(|error| self.fail(error));
-            }
+            let ended = self.run_item_at(seat, index, &mut time);
+            self.settle(index, ended);
             self.tell_progress(time);
         }
+    }
+
+    /// Runs one item, which starts at `time` and moves it to its end.
+    pub(super) fn run_item_at(&self, seat: &Seat, index: usize, time: &mut u64) -> Ended {
+        self.clock.item_starts(seat.number, index, *time);
+        let code = self.plan.task.run(seat.number, index);
+        *time = now();
+        let late = self.clock.item_ends(seat.number, *time);
+        self.ended(seat, code, late)
+    }
+
+    /// Clears up after an item.
+    pub(super) fn ended(&self, seat: &Seat, code: i32, late: bool) -> Ended {
+        let text = if code != 0 { take_text() } else { None };
+        self.tidy(seat);
+        match code {
+            _ if late => Ended::Late,
+            0 => Ended::Done,
+            code => Ended::Returned(code, text),
+        }
+    }
+
+    pub(super) fn count_done(&self, items: usize) {
+        self.done.fetch_add(items, Ordering::Relaxed);
     }
 
     pub(super) fn item_returned(&self, index: usize, code: i32, text: Option<String>) {

@@ -3,6 +3,7 @@
 use super::Surface;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::message::{Data, Failure, Reply, Request, Statuses};
+use crate::shared::Spare;
 use crate::status::{Error, Result, Status};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -212,11 +213,11 @@ impl Task for Arc<Items> {
         self.call as usize
     }
 
-    fn run(&self, index: usize) -> i32 {
+    fn run(&self, _seat: usize, index: usize) -> i32 {
         self.run_item(index - self.begin, self.marks())
     }
 
-    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
+    fn run_range(&self, _seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let marks = self.marks();
         for index in chunk.begin..chunk.end {
             if flags.load(Ordering::Relaxed) != 0 || self.surface.stopped() {
@@ -249,4 +250,8 @@ impl Task for Arc<Items> {
     }
 
     fn store(&self, _first: usize, _outputs: &[u8]) {}
+
+    fn redirect_outputs(&self, _area: Arc<Spare>, _offset: usize) {}
+
+    fn fetch_outputs(&self, _chunk: Chunk, _area: &Spare, _offset: usize) {}
 }

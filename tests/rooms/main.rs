@@ -28,32 +28,41 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "limits",
             "cpu",
             "message",
+            "shared",
             "tasks",
             "worker",
         ],
     ),
     // What runs the chunks that come from another process.
-    ("worker", &["context", "job", "limits", "message", "tasks"]),
+    ("worker", &["context", "job", "link", "limits", "message", "shared", "tasks"]),
     ("call", &["context", "registry", "job", "backends", "backends/*", "limits"]),
     ("context", &["registry", "backends", "job", "cpu", "limits", "message"]),
     ("registry", &["backends", "backends/*"]),
-    ("backends/*", &["backends", "job", "limits", "cpu", "message", "tasks", "worker"]),
+    ("backends/*", &["backends", "job", "limits", "cpu", "link", "message", "process", "shared", "tasks"]),
     ("backends", &["job", "limits"]),
-    ("job", &["limits", "message", "tasks"]),
+    ("job", &["limits", "message", "shared", "tasks"]),
+    // What a caller and its worker processes have in common.
+    ("link", &["shared"]),
     ("message", &["tasks"]),
     ("tasks", &[]),
     ("limits", &[]),
     ("cpu", &[]),
+    ("shared", &[]),
+    ("process", &[]),
 ];
 
-/// What the paths of files with `unsafe` begin with: the C boundary, foreign libraries, system calls, and the one
-/// place where the scheduler hands out memory.
+/// What the paths of files with `unsafe` begin with: the C boundary, foreign libraries, system calls, memory that
+/// processes share, and the one place where the scheduler hands out memory.
 const MAY_BE_UNSAFE: &[&str] = &[
     "src/ffi/",
     "src/limits",
     "src/cpu",
     "src/tasks/",
     "src/worker/",
+    "src/link/",
+    "src/shared/",
+    "src/process",
+    "src/backends/multiprocessing/board.rs",
     "src/backends/foreign",
     "src/backends/threading/cell.rs",
 ];

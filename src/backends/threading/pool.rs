@@ -6,10 +6,11 @@
 
 use super::bell::Bell;
 use super::gate::{Gate, Visits};
+use crate::fork;
 use crate::job::Job;
 use crossbeam_deque::{Injector, Steal, Stealer, Worker};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 
@@ -19,8 +20,6 @@ pub(super) const MAX_THREADS: usize = 1024;
 const STACK_BYTES: usize = 8 << 20;
 
 static POOL: Mutex<Option<Arc<Pool>>> = Mutex::new(None);
-/// Forks that this process is a child of, counted in the child.
-static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     /// The deque of a pool thread, with the pool that it belongs to.
@@ -78,7 +77,7 @@ fn current() -> Arc<Pool> {
 /// Offers places in a job to the pool's threads.
 pub(super) fn offer(job: Arc<Job>, places: usize) -> Offer {
     let pool = current();
-    let forks = FORKS.load(Ordering::Relaxed);
+    let forks = fork::generation();
     let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places) });
     pool.queue(Ticket::Help(Arc::downgrade(&call)), places);
     Offer { call, pool, forks }
@@ -104,7 +103,7 @@ impl Offer {
     pub(super) fn join(&self) -> Visits {
         let left = self.call.places.swap(0, Ordering::Relaxed);
         self.pool.bell.unwant(left);
-        self.call.gate.close(|| FORKS.load(Ordering::Relaxed) != self.forks)
+        self.call.gate.close(|| fork::generation() != self.forks)
     }
 }
 
@@ -254,6 +253,5 @@ impl ForkGuard {
     pub fn in_child(mut self) {
         // Locks inside the pool may be held by threads that do not exist here: it is never touched again.
         std::mem::forget(self.0.take());
-        FORKS.fetch_add(1, Ordering::Relaxed);
     }
 }
