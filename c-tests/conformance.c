@@ -26,6 +26,8 @@ int main(int argc, char **argv) {
     }
     if (strcmp(suite.backend, "cbackend") == 0)
         CHECK_OK(register_cbackend());
+    if (strcmp(suite.backend, "remote") == 0)
+        CHECK_OK(register_remote());
 
     test_results();
     test_errors();

@@ -592,7 +592,7 @@ pb_status pb_shutdown(void);
 /// Where an item's result is written to: valid inside its task only, on one thread at a time.
 typedef struct pb_output pb_output;
 
-/// The results of a map of bytes.
+/// Results of any sizes: those of a map of bytes, or the one reply of a worker.
 typedef struct pb_results pb_results;
 
 /// Runs for one item. `input` points at its `input_size` bytes (NULL and 0 where there are no inputs); the result is what the
@@ -642,14 +642,14 @@ pb_status pb_map_bytes(pb_bytes_fn fn,
 /// The bytes of an item's result, valid until the results are freed. On any thread. Errors: PB_ERR_INVALID_ARGUMENT for an
 /// index that there is not; PB_ERR_TASK_FAILED for an item without a result, because it failed.
 ///
-/// `results` was made by `pb_map_bytes` and not freed; `out` is writable.
+/// `results` was made by this library and not freed; `out` is writable.
 pb_status pb_results_get(const pb_results *results,
                          size_t index,
                          pb_bytes *out);
 
 /// Frees results, and all bytes that `pb_results_get` gave. NULL is fine; twice is not.
 ///
-/// `results` is NULL, or was made by `pb_map_bytes` and not freed.
+/// `results` is NULL, or was made by this library and not freed.
 void pb_results_free(pb_results *results);
 
 /* ---- 10. memory shared with worker processes ----------------------------------------------------------- */
@@ -674,6 +674,74 @@ pb_status pb_alloc_shared(size_t size,
 ///
 /// Nothing uses the block's memory any more.
 void pb_free_shared(void *block);
+
+/* ---- 11. work in other processes ----------------------------------------------------------------------- */
+
+/// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
+/// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is
+/// found by itself where it is a function of a shared library (static ones too, as long as both processes load the same build
+/// of the library), or of a program that calls `pb_worker_main`.
+///
+/// Errors: PB_ERR_EXISTS when another task has the name; PB_ERR_INVALID_ARGUMENT.
+///
+/// `name` is nul-terminated; `fn` stays where it is for the life of the process.
+pb_status pb_register_task(const char *name,
+                           pb_task_fn fn);
+
+/// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has
+/// the same version of the library. It has all that is needed: the task's name or place, ctx, the context, the inputs.
+///
+/// @param message  receives the bytes; they stay until the chunk is completed or returned
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE when the task, or its ctx, cannot be sent: the text says how it could; the chunk stays
+/// claimed. PB_ERR_INVALID_ARGUMENT for a chunk that was not claimed.
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `message` writable.
+pb_status pb_job_encode(pb_job *job,
+                        const pb_chunk *chunk,
+                        pb_bytes *message);
+
+/// For `run`: an encoded chunk has come back. Writes outputs and statuses, and notes failures: PB_OK even if items failed, or
+/// the worker could not run the chunk at all: the job knows. Items that the worker did not run, because it was asked to stop
+/// early, can be claimed again.
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT for what is no reply to this chunk, PB_ERR_ABI for one of another version; the chunk is
+/// still on its way then: `pb_job_return` it.
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `reply` over `size` bytes.
+pb_status pb_job_complete(pb_job *job,
+                          const pb_chunk *chunk,
+                          const void *reply,
+                          size_t size);
+
+/// For `run`: an encoded chunk was lost with its worker. Its items can be claimed again, one by one, as often as `retries` in
+/// the map's options allows; otherwise they fail with PB_ERR_WORKER_LOST. With PB_NON_IDEMPOTENT they always do, since they
+/// may have run.
+///
+/// @param why  what became of the worker, as in "was killed by signal 9": it follows "item 7 was lost: its worker
+///   process"; NULL is fine
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `why` NULL or nul-terminated.
+pb_status pb_job_return(pb_job *job,
+                        const pb_chunk *chunk,
+                        const char *why);
+
+/// In the other process: runs an encoded chunk on this thread, in the context and with the inner limits of its map.
+/// Several threads may do so at once.
+///
+/// @param reply  receives results whose item 0 is the message for `pb_job_complete`
+///
+/// PB_OK whatever becomes of the chunk: the reply says what was wrong with it. Errors: PB_ERR_INVALID_ARGUMENT for NULL.
+///
+/// `message` is readable over `size` bytes and comes from `pb_job_encode` of a caller that is trusted as far as its tasks
+/// are; `reply` is writable.
+pb_status pb_worker_run(const void *message,
+                        size_t size,
+                        pb_results **reply);
+
+/// In the other process: asks every chunk that `pb_worker_run` is running there now to stop: no further item of it starts, and
+/// `pb_cancelled` tells the one that runs. It may be called from any thread, and in a signal handler.
+void pb_worker_cancel(void);
 
 #ifdef __cplusplus
 } // extern "C"

@@ -52,6 +52,8 @@ void test_bytes(void);
 
 /* A backend in plain C, to be tested like the others: conformance/cbackend.c. */
 pb_status register_cbackend(void);
+/* The same without shared memory: conformance/remote.c. */
+pb_status register_remote(void);
 
 /* Opens a scope with the backend under test. */
 static inline pb_scope use_backend(int32_t n_jobs) {

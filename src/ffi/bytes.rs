@@ -27,8 +27,28 @@ pub struct pb_output {
     pub(super) broken: Option<Error>,
 }
 
-/// The results of a map of bytes.
-pub struct pb_results(Arc<Items>);
+/// Results of any sizes: those of a map of bytes, or the one reply of a worker.
+pub struct pb_results(Kept);
+
+enum Kept {
+    Map(Arc<Items>),
+    One(Vec<u8>),
+}
+
+impl pb_results {
+    /// Results of which item 0 is all.
+    pub(super) fn one(bytes: Vec<u8>) -> pb_results {
+        pb_results(Kept::One(bytes))
+    }
+
+    fn get(&self, index: usize) -> Result<(*const u8, usize)> {
+        match &self.0 {
+            Kept::Map(items) => items.result(index),
+            Kept::One(bytes) if index == 0 => Ok((bytes.as_ptr(), bytes.len())),
+            Kept::One(_) => Err(Error::invalid(format!("there is one result, none with index {index}"))),
+        }
+    }
+}
 
 /// Runs for one item. `input` points at its `input_size` bytes (NULL and 0 where there are no inputs); the result is what the
 /// item writes to `output`, nothing at all included. 0 is success; any other code is the item's failure. Otherwise as
@@ -110,14 +130,14 @@ pub unsafe extern "C" fn pb_map_bytes(
         if kept {
             items.open_file()?;
             // SAFETY: checked not NULL, and the caller promised that it is writable.
-            unsafe { *results = Box::into_raw(Box::new(pb_results(items))) };
+            unsafe { *results = Box::into_raw(Box::new(pb_results(Kept::Map(items)))) };
         }
         ran
     })
 }
 
 /// # Safety
-/// `results` is NULL, or was made by `pb_map_bytes` and not freed.
+/// `results` is NULL, or was made by this library and not freed.
 unsafe fn results<'a>(results: *const pb_results) -> Result<&'a pb_results> {
     // SAFETY: the caller promised results, or NULL.
     unsafe { results.as_ref() }.ok_or_else(|| abi::null("results"))
@@ -127,7 +147,7 @@ unsafe fn results<'a>(results: *const pb_results) -> Result<&'a pb_results> {
 /// index that there is not; PB_ERR_TASK_FAILED for an item without a result, because it failed.
 ///
 /// # Safety
-/// `results` was made by `pb_map_bytes` and not freed; `out` is writable.
+/// `results` was made by this library and not freed; `out` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pb_results_get(
     results: *const pb_results,
@@ -136,7 +156,7 @@ pub unsafe extern "C" fn pb_results_get(
 ) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised results, or NULL.
-        let (data, size) = unsafe { self::results(results) }?.0.result(index)?;
+        let (data, size) = unsafe { self::results(results) }?.get(index)?;
         writable(out, "out")?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *out = pb_bytes { data: data.cast(), size } };
@@ -147,14 +167,14 @@ pub unsafe extern "C" fn pb_results_get(
 /// Frees results, and all bytes that `pb_results_get` gave. NULL is fine; twice is not.
 ///
 /// # Safety
-/// `results` is NULL, or was made by `pb_map_bytes` and not freed.
+/// `results` is NULL, or was made by this library and not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pb_results_free(results: *mut pb_results) {
     guard_value(
         |_| (),
         || {
             if !results.is_null() {
-                // SAFETY: the caller gives back what `pb_map_bytes` made.
+                // SAFETY: the caller gives back what the library made.
                 drop(unsafe { Box::from_raw(results) });
             }
             Ok(())

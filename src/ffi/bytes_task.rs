@@ -5,7 +5,7 @@
 
 use super::bytes::{pb_bytes, pb_output};
 use super::task::{THREW, contain, fill_statuses};
-use crate::job::{self, Chunk, Outputs, Task};
+use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::shared::{Arena, ArenaFile, Mapping, Span, Spare};
 use crate::status::{Error, Result, Status};
 use std::ffi::c_void;
@@ -183,6 +183,20 @@ impl Task for BytesTask {
             unsafe { *self.0.statuses.add(index) = status };
         }
     }
+
+    fn cargo(&self) -> Result<Cargo<'_>> {
+        Err(Error::new(
+            Status::ERR_TASK_NOT_PORTABLE,
+            "pb_map_bytes does not run on a backend whose workers lack the caller's memory yet: use 'multiprocessing', or \
+             'threading'",
+        ))
+    }
+
+    fn inputs(&self, _chunk: Chunk) -> Option<&[u8]> {
+        None
+    }
+
+    fn store(&self, _first: usize, _outputs: &[u8]) {}
 
     fn outputs(&self) -> Outputs {
         Outputs { address: self.0.spans.as_ptr() as usize, size: size_of::<Span>() }

@@ -4,7 +4,7 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, fork, limits, registry, shared};
+use crate::{backends::threading, context, fork, limits, registry, shared, tasks};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::{MutexGuard, Once};
@@ -12,7 +12,7 @@ use std::sync::{MutexGuard, Once};
 struct Held {
     pool: threading::ForkGuard,
     spare: MutexGuard<'static, Vec<shared::Mapping>>,
-    _others: [Box<dyn Any>; 4],
+    _others: [Box<dyn Any>; 5],
 }
 
 thread_local! {
@@ -21,10 +21,11 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let others: [Box<dyn Any>; 4] = [
+        let others: [Box<dyn Any>; 5] = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
+            Box::new(tasks::fork_guard()),
             Box::new(shared::fork_guard()),
         ];
         held.replace(Some(Held {

@@ -119,7 +119,15 @@ pub unsafe extern "C" fn pb_parallel_map(
     options: *const pb_map_options,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        let arrays = Arrays {
+            ctx,
+            ctx_size: 0,
+            inputs,
+            input_size,
+            outputs,
+            output_size,
+            statuses: std::ptr::null_mut(),
+        };
         // SAFETY: the caller promised what the header asks for, until this call returns.
         call::run(unsafe { elements(r#fn, n_items, arrays, options, false) }?)
     })
@@ -145,7 +153,15 @@ pub unsafe extern "C" fn pb_submit_map(
     job: *mut *mut pb_job,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        let arrays = Arrays {
+            ctx,
+            ctx_size: 0,
+            inputs,
+            input_size,
+            outputs,
+            output_size,
+            statuses: std::ptr::null_mut(),
+        };
         writable(job, "job")?;
         // SAFETY: the caller promised what the header asks for, until the job is over.
         let submitted = call::submit(unsafe { elements(r#fn, n_items, arrays, options, true) }?)?;
@@ -169,9 +185,11 @@ unsafe fn elements(
     // SAFETY: the caller promised options with their size set, or NULL.
     let options = unsafe { read_options(options) }?;
     check(&options)?;
-    let statuses = options.statuses;
+    // SAFETY: the caller promised a text, or NULL.
+    let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
+    let arrays = Arrays { ctx_size: options.ctx_size, statuses: options.statuses, ..arrays };
     // SAFETY: the caller promised the arrays.
-    let task = unsafe { CTask::new(call, n_items, Arrays { statuses, ..arrays }) }?;
+    let task = unsafe { CTask::new(call, n_items, name, arrays) }?;
     request(Box::new(task), n_items, &options, submitted)
 }
 

@@ -10,6 +10,7 @@ pub mod backend;
 pub mod bytes;
 mod bytes_task;
 pub mod context;
+pub mod elsewhere;
 pub mod errors;
 mod fork;
 mod guard;

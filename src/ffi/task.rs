@@ -1,7 +1,8 @@
 //! A caller's function with its arrays, as the job runs it.
 
 use super::map::pb_task_fn;
-use crate::job::{self, Chunk, Outputs, Task};
+use crate::job::{self, Cargo, Chunk, Outputs, Task};
+use crate::message::Kind;
 use crate::shared::{self, Spare, Use};
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
@@ -25,6 +26,9 @@ pub struct CTask {
     /// Keeps that other place.
     area: OnceLock<Arc<Spare>>,
     statuses: *mut i32,
+    /// Bytes of ctx, and the task's name: what other processes need.
+    ctx_size: usize,
+    name: Option<String>,
 }
 
 // SAFETY: the header says that the function runs on any thread and on several at once, and that ctx and the arrays live
@@ -36,6 +40,7 @@ unsafe impl Sync for CTask {}
 /// The arrays of a call, as C passed them.
 pub struct Arrays {
     pub ctx: *mut c_void,
+    pub ctx_size: usize,
     pub inputs: *const c_void,
     pub input_size: usize,
     pub outputs: *mut c_void,
@@ -44,13 +49,19 @@ pub struct Arrays {
 }
 
 impl CTask {
-    /// Checks what can be checked of a call, and writes "did not finish" into every status.
+    /// Checks what can be checked of a call, and writes "did not finish" into every status. `name` is the task's, for other
+    /// processes.
     ///
     /// # Safety
     /// The function and the arrays are what the header asks for, for `n_items` items, until the job is over.
-    pub unsafe fn new(call: pb_task_fn, n_items: usize, arrays: Arrays) -> Result<Self> {
+    pub unsafe fn new(
+        call: pb_task_fn,
+        n_items: usize,
+        name: Option<String>,
+        arrays: Arrays,
+    ) -> Result<Self> {
         let call = call.ok_or_else(|| super::abi::null("fn"))?;
-        let Arrays { ctx, inputs, input_size, outputs, output_size, statuses } = arrays;
+        let Arrays { ctx, ctx_size, inputs, input_size, outputs, output_size, statuses } = arrays;
         let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
         for (what, size, array) in
             [("inputs", input_size, inputs), ("outputs", output_size, outputs.cast_const())]
@@ -72,6 +83,8 @@ impl CTask {
             output_size,
             area: OnceLock::new(),
             statuses,
+            ctx_size,
+            name,
         })
     }
 
@@ -161,6 +174,49 @@ impl Task for CTask {
         if !self.statuses.is_null() {
             // SAFETY: index < n_items, the array has an entry for each, and only this item's worker writes it.
             unsafe { *self.statuses.add(index) = status };
+        }
+    }
+
+    fn cargo(&self) -> Result<Cargo<'_>> {
+        let ctx = match (self.ctx.is_null(), self.ctx_size) {
+            (true, _) => None,
+            (false, 0) => {
+                return Err(Error::new(
+                    Status::ERR_TASK_NOT_PORTABLE,
+                    "ctx is given without ctx_size, so it cannot be sent to another process: set ctx_size in pb_map_options to \
+                     the bytes that ctx has (pointers in it would mean nothing there), or pass NULL",
+                ));
+            }
+            (false, size) if size > isize::MAX as usize => {
+                return Err(Error::invalid(format!("ctx_size is {size}: more than memory can hold")));
+            }
+            (false, size) => {
+                // SAFETY: the caller promised ctx_size bytes that live until the job is over.
+                Some(unsafe { std::slice::from_raw_parts(self.ctx.cast::<u8>().cast_const(), size) })
+            }
+        };
+        Ok(Cargo {
+            address: self.call as usize,
+            kind: Kind::Elements,
+            name: self.name.as_deref(),
+            ctx,
+            input_size: self.input_step(),
+            output_size: self.output_step(),
+        })
+    }
+
+    fn inputs(&self, chunk: Chunk) -> Option<&[u8]> {
+        let (input, _) = self.elements(chunk.begin);
+        let size = (chunk.end - chunk.begin) * self.input_step();
+        // SAFETY: the array is there, has an element for each of the items, and stays as it is until the job is over.
+        (!input.is_null()).then(|| unsafe { std::slice::from_raw_parts(input, size) })
+    }
+
+    fn store(&self, first: usize, outputs: &[u8]) {
+        let (_, output) = self.elements(first);
+        if !output.is_null() {
+            // SAFETY: the array has room for as many elements from `first` on, and only the chunk that they belong to writes them.
+            unsafe { std::ptr::copy_nonoverlapping(outputs.as_ptr(), output, outputs.len()) };
         }
     }
 

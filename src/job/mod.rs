@@ -14,6 +14,7 @@ mod deadline;
 mod elsewhere;
 mod outside;
 mod progress;
+mod remote;
 mod run;
 mod seats;
 mod stream;
@@ -21,14 +22,17 @@ mod stream;
 pub use claims::{Chunk, Claims};
 pub use elsewhere::{Ended, Loss, StopLine};
 pub use progress::{Progress, ProgressFn};
+pub use remote::Cargo;
 pub use run::{Seat, set_text};
 pub use stream::Next;
 
 use crate::limits::ThreadLimit;
+use crate::message::Around;
 use crate::shared::Spare;
 use crate::status::{Error, ItemFate, Result, Status};
 use deadline::Clock;
 use outside::Outside;
+use remote::Remote;
 use seats::Seats;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -49,6 +53,15 @@ pub trait Task: Send + Sync {
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
+
+    /// What another process needs to run its items, or why it cannot.
+    fn cargo(&self) -> Result<Cargo<'_>>;
+
+    /// The inputs of a chunk; `None` where there are none.
+    fn inputs(&self, chunk: Chunk) -> Option<&[u8]>;
+
+    /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
+    fn store(&self, first: usize, outputs: &[u8]);
 
     /// Where items write their outputs, and how much each.
     fn outputs(&self) -> Outputs;
@@ -87,6 +100,9 @@ pub trait Surroundings: Send + Sync {
 
     /// Leaves, on the same thread.
     fn leave(&self, stay: Stay);
+
+    /// What a worker on `seat` of another process enters.
+    fn describe(&self, seat: usize) -> Around;
 }
 
 /// What a worker found on its thread when it entered, and puts back when it leaves.
@@ -185,6 +201,7 @@ pub struct Job {
     first_error: Mutex<Option<Error>>,
     watch: Watch,
     outside: Outside,
+    remote: Remote,
     /// In a worker process: asks the process that the job belongs to.
     stop_line: OnceLock<StopLine>,
 }
@@ -203,6 +220,7 @@ impl Job {
             first_error: Mutex::new(None),
             watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
+            remote: Remote::default(),
             stop_line: OnceLock::new(),
             plan,
         })
