@@ -117,8 +117,10 @@ static int32_t never_end(void *ctx, size_t index, const void *input, void *outpu
 TEST(a_task_without_end_is_killed_in_time_and_the_others_keep_their_results) {
     size_t stubborn = 4;
     int32_t outputs[N], statuses[N];
-    pb_map_options options = {
-        .struct_size = sizeof options, .statuses = statuses, .timeout = 0.2, .flags = PB_COLLECT_ERRORS};
+    pb_map_options options = {.struct_size = sizeof options,
+                              .statuses = statuses,
+                              .timeout = item_limit(),
+                              .flags = PB_COLLECT_ERRORS};
     CHECK_STATUS(map_forked(2, never_end, &stubborn, N, outputs, &options), PB_ERR_TASK_FAILED);
     CHECK_TEXT("item 4 ran longer than the timeout");
     for (int i = 0; i < N; i++) {
@@ -142,8 +144,10 @@ static int32_t stop_oneself(void *ctx, size_t index, const void *input, void *ou
 TEST(a_worker_that_is_stopped_is_killed_when_its_time_is_up) {
     size_t stopped = 6;
     int32_t outputs[N], statuses[N];
-    pb_map_options options = {
-        .struct_size = sizeof options, .statuses = statuses, .timeout = 0.2, .flags = PB_COLLECT_ERRORS};
+    pb_map_options options = {.struct_size = sizeof options,
+                              .statuses = statuses,
+                              .timeout = item_limit(),
+                              .flags = PB_COLLECT_ERRORS};
     CHECK_STATUS(map_forked(2, stop_oneself, &stopped, N, outputs, &options), PB_ERR_TASK_FAILED);
     for (int i = 0; i < N; i++)
         CHECK_INT(i == 6 ? PB_ERR_TIMEOUT : 0, statuses[i]);

@@ -167,7 +167,7 @@ fn prepare(request: Request) -> Result<Call> {
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let mut around = surroundings(&snapshot, &opened, workers, seats)?;
     // A worker of another process may have libraries that this one has not.
-    if around.limit == InnerLimit::Share && opened.backend.shares_memory() && limits::nothing_to_limit() {
+    if around.limit == InnerLimit::Share && opened.backend.inherits() && limits::nothing_to_limit() {
         around.limit = InnerLimit::None;
     }
     let around = Arc::new(around);
@@ -186,7 +186,7 @@ fn prepare(request: Request) -> Result<Call> {
 impl Call {
     /// Runs the job. Its end is told last, when the call holds neither limits nor the backend's session any more.
     fn run(self) -> Result<()> {
-        let here = self.around.process_limit().filter(|_| self.opened.backend.shares_memory());
+        let here = self.around.process_limit().filter(|_| self.opened.backend.inherits());
         let limit: Option<ProcessLimit> = here.map(limits::enter_process);
         let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
         drop(limit);

@@ -36,6 +36,10 @@ impl Backend for Multiprocessing {
         false
     }
 
+    fn inherits(&self) -> bool {
+        true
+    }
+
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
         parse_params("multiprocessing", request.params, &[])?;
         Ok(Box::new(Multiprocessing))
