@@ -212,8 +212,10 @@ static void map_without_descriptors(void) {
     int32_t outputs[N], statuses[N];
     pb_map_options options = {
         .struct_size = sizeof options, .statuses = statuses, .flags = PB_COLLECT_ERRORS};
+    struct rlimit limit;
+    CHECK_INT(0, getrlimit(RLIMIT_NOFILE, &limit));
     for (rlim_t most = 32;; most = 0) {
-        const struct rlimit limit = {most, 32};
+        limit.rlim_cur = most;
         CHECK_INT(0, setrlimit(RLIMIT_NOFILE, &limit));
         memset(outputs, 0xff, sizeof outputs);
         CHECK_OK(map_forked(most == 0 ? 3 : 40, square, NULL, N, outputs, NULL));
