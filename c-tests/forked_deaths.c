@@ -221,6 +221,15 @@ static int32_t take_a_moment(void *ctx, size_t index, const void *input, void *o
     return square(ctx, index, input, output);
 }
 
+/* Each item counts once, however often its end was told. */
+static int32_t count_once(void *last, size_t done, size_t failed, size_t total, double elapsed) {
+    (void)elapsed;
+    CHECK_INT(0, failed);
+    CHECK(done <= total);
+    *(size_t *)last = done;
+    return 0;
+}
+
 TEST(workers_that_are_killed_at_any_moment_lose_nothing_that_is_tried_again) {
     enum { MANY = 2000 };
     static int32_t outputs[MANY];
@@ -229,13 +238,18 @@ TEST(workers_that_are_killed_at_any_moment_lose_nothing_that_is_tried_again) {
     CHECK_INT(0, pthread_create(&killer, NULL, kill_children, &main_thread));
     for (size_t round = rounds(30); round > 0; round--) {
         memset(outputs, 0xff, sizeof outputs);
-        pb_map_options options = {.struct_size = sizeof options, .retries = 1000};
+        size_t done = 0;
+        pb_map_options options = {.struct_size = sizeof options,
+                                  .retries = 1000,
+                                  .progress = round % 2 ? count_once : NULL,
+                                  .progress_user = &done};
         const pb_status status = map_forked(3, take_a_moment, NULL, MANY, outputs, &options);
         if (status != PB_OK) { /* so many that died before they could begin */
             CHECK_INT(PB_ERR_WORKER_LOST, status);
             CHECK_TEXT("before they began an item");
             continue;
         }
+        CHECK_INT(round % 2 ? MANY : 0, done);
         for (int i = 0; i < MANY; i++)
             CHECK_INT(i * i, outputs[i]);
     }

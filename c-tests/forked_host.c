@@ -94,8 +94,8 @@ static void note_interrupt(int number) {
 static int32_t interrupt_all(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx;
     if (index == 3)
-        kill(0, SIGINT); /* as the terminal does: the whole group */
-    return square(NULL, index, input, output);
+        kill(0, SIGINT); /* as the terminal does: the whole group, this process first */
+    return interrupts == 0 ? square(NULL, index, input, output) : 1;
 }
 
 static void map_interrupted(void) {
