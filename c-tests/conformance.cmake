@@ -5,4 +5,5 @@ set(runs
     "multiprocessing:multiprocessing --forked"
     "openmp:openmp --plugin ${parallel_backend_PLUGIN_DIR}/libpb_backend_openmp.so"
     "cbackend:cbackend" # conformance/cbackend.c
+    "loky:loky --separate-memory"
     "remote:remote --separate-memory") # conformance/remote.c

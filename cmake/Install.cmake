@@ -5,7 +5,13 @@ install(DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/include/ TYPE INCLUDE PATTERN "*.i
 install(FILES ${PB_SHARED_LIBRARY} TYPE LIB PERMISSIONS
         OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 install(FILES ${pb_lib_dir}/${PB_SONAME} ${pb_lib_dir}/${pb_cdylib} ${PB_STATIC_LIBRARY} TYPE LIB)
-install(PROGRAMS ${PB_PROGRAMS} TYPE BIN)
+# pb-worker is started by the library, not by people.
+set(pb_helpers ${PB_PROGRAMS})
+list(FILTER pb_helpers INCLUDE REGEX "/pb-worker$")
+set(pb_user_programs ${PB_PROGRAMS})
+list(REMOVE_ITEM pb_user_programs ${pb_helpers})
+install(PROGRAMS ${pb_user_programs} TYPE BIN)
+install(PROGRAMS ${pb_helpers} DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/parallel_backend)
 
 # The CMake package.
 set(pb_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/parallel_backend)

@@ -9,7 +9,7 @@ use crate::job::{Chunk, Job as pb_job, Loss};
 use crate::status::{Error, Result, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 
 /// Bytes somewhere.
 #[repr(C)]
@@ -85,6 +85,47 @@ pub unsafe extern "C" fn pb_register_task(name: *const c_char, r#fn: pb_task_fn)
         let call = r#fn.ok_or_else(|| abi::null("fn"))?;
         tasks::register(name, call as usize)
     })
+}
+
+/// The first line of `main()` of a program whose own functions are tasks for worker processes: where the program was started as
+/// a worker it becomes one here and ends here; otherwise the call returns at once, and from now on workers of backend `loky`
+/// are this program started again. What comes before it in `main()` (`pb_register_task`, say) is done in workers too.
+///
+/// # Safety
+/// `argv` has `argc` nul-terminated texts, as main's has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_worker_main(argc: i32, argv: *mut *mut c_char) {
+    guard_value(
+        |_| (),
+        || {
+            let count = usize::try_from(argc).unwrap_or(0);
+            // SAFETY: the caller promised so many texts; NULL ends them, if it comes earlier.
+            let texts =
+                (0..count).map(|i| unsafe { if argv.is_null() { argv.cast() } else { *argv.add(i) } });
+            let texts = texts.take_while(|text: &*mut c_char| !text.is_null());
+            // SAFETY: as above.
+            let arguments: Vec<_> =
+                texts.map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy()).collect();
+            worker_main(&arguments.iter().map(|text| &**text).collect::<Vec<_>>());
+            Ok(())
+        },
+    );
+}
+
+#[cfg(target_os = "linux")]
+fn worker_main(arguments: &[&str]) {
+    // The arguments are the last ones: a program may be started through another.
+    if let Some(at) = arguments.iter().rposition(|text| *text == crate::link::WORKER_ARGUMENT) {
+        if arguments.len() == at + 3 {
+            worker::serve::live(&arguments[at + 1..]);
+        }
+    }
+    tasks::note_rerun();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn worker_main(_arguments: &[&str]) {
+    tasks::note_rerun();
 }
 
 /// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has
