@@ -37,6 +37,7 @@ int main(int argc, char **argv) {
     test_context();
     test_limits();
     test_threads();
+    test_bytes();
     CHECK_OK(pb_shutdown());
     return check_result();
 }

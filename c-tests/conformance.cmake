@@ -7,3 +7,5 @@ set(runs
     "cbackend:cbackend" # conformance/cbackend.c
     "loky:loky --separate-memory"
     "remote:remote --separate-memory") # conformance/remote.c
+# Workers are forks of the program that memcheck watches: what their exit leaves is not the program's.
+set(memcheck --child-silent-after-fork=yes)

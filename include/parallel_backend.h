@@ -216,7 +216,7 @@ void pb_context_free(pb_context *context);
 #define PB_REQUIRE_SHAREDMEM 1
 /// Soft: `threading` where no backend was chosen.
 #define PB_PREFER_THREADS 2
-/// Soft: worker processes where no backend was chosen and there are some.
+/// Soft: worker processes where no backend was chosen: `loky`, or else `multiprocessing`. Not inside tasks.
 #define PB_PREFER_PROCESSES 4
 /// Run everything; `statuses` has each item's fate; the call returns PB_ERR_TASK_FAILED if any failed.
 #define PB_COLLECT_ERRORS 8
@@ -245,7 +245,8 @@ typedef struct pb_map_options {
     /// Items that a worker takes at once; 0: adapted to the time that they take.
     size_t batch_size;
     /// Seconds that one task may take, from its own start; 0: any. Where tasks share this process's memory a late task is
-    /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended.
+    /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended. Where they
+    /// run in processes of their own, one that goes on is killed with its process 100 ms later.
     double timeout;
     /// Bytes of ctx, for backends without shared memory.
     size_t ctx_size;
@@ -257,7 +258,7 @@ typedef struct pb_map_options {
     pb_progress_fn progress;
     /// Passed to `progress`.
     void *progress_user;
-    /// How often an item whose worker died is started again.
+    /// How often an item whose worker process died is started again.
     uint32_t retries;
     /// 0.
     uint32_t reserved;
@@ -272,7 +273,8 @@ typedef struct pb_map_options {
 /// @param ctx  passed to every item; shared by all of them
 /// @param n_items  how many; 0 is PB_OK
 /// @param inputs, input_size  an array of n_items elements of input_size bytes, or NULL
-/// @param outputs, output_size  likewise; each item writes its own element
+/// @param outputs, output_size  likewise; each item writes its own element. In worker processes it begins with arbitrary
+///   content
 /// @param options  NULL for the defaults
 ///
 /// Errors: PB_ERR_TASK_FAILED for the first item in time that returned non-zero (no further item starts then; see
@@ -585,7 +587,72 @@ pb_status pb_register_thread_pool(const char *user_api,
 /// their threads end after them. May be called at any time and any number of times.
 pb_status pb_shutdown(void);
 
-/* ---- 9. memory shared with worker processes ------------------------------------------------------------ */
+/* ---- 9. maps of bytes ---------------------------------------------------------------------------------- */
+
+/// Where an item's result is written to: valid inside its task only, on one thread at a time.
+typedef struct pb_output pb_output;
+
+/// Results of any sizes: those of a map of bytes, or the one reply of a worker.
+typedef struct pb_results pb_results;
+
+/// Runs for one item. `input` points at its `input_size` bytes (NULL and 0 where there are no inputs); the result is what the
+/// item writes to `output`, nothing at all included. 0 is success; any other code is the item's failure. Otherwise as
+/// `pb_task_fn`.
+typedef int32_t (*pb_bytes_fn)(void *ctx,
+                               size_t index,
+                               const void *input,
+                               size_t input_size,
+                               pb_output *output);
+
+/// Bytes somewhere.
+typedef struct pb_bytes {
+    /// The first of them.
+    const void *data;
+    /// How many.
+    size_t size;
+} pb_bytes;
+
+/// For a `pb_bytes_fn`: appends bytes (copied) to the result of its item. Errors: PB_ERR_OUT_OF_MEMORY, with which the item
+/// fails, whatever it returns; PB_ERR_INVALID_ARGUMENT.
+///
+/// `output` was passed to the task that calls; `data` is readable over `size` bytes.
+pb_status pb_output_write(pb_output *output,
+                          const void *data,
+                          size_t size);
+
+/// Runs `fn` for each of `n_items` opaque inputs of any size and collects their opaque results, of any size: on the backend
+/// and with the workers and options that `pb_parallel_map` would use, in any order, and returns when all is over.
+///
+/// @param inputs  n_items entries; NULL where there are none
+/// @param options  as for `pb_parallel_map`; NULL for the defaults
+/// @param results  receives the results, to be freed by `pb_results_free`, when the call returns PB_OK, and also when it
+///   returns PB_ERR_TASK_FAILED with PB_COLLECT_ERRORS
+///
+/// Results lie one behind the other in the memory of each worker: no allocation an item, and where workers are other
+/// processes they are read where those have written them.
+///
+/// As `pb_parallel_map`, for the array of inputs and the bytes that it points to; `results` is writable.
+pb_status pb_map_bytes(pb_bytes_fn fn,
+                       void *ctx,
+                       size_t n_items,
+                       const pb_bytes *inputs,
+                       const pb_map_options *options,
+                       pb_results **results);
+
+/// The bytes of an item's result, valid until the results are freed. On any thread. Errors: PB_ERR_INVALID_ARGUMENT for an
+/// index that there is not; PB_ERR_TASK_FAILED for an item without a result, because it failed.
+///
+/// `results` was made by this library and not freed; `out` is writable.
+pb_status pb_results_get(const pb_results *results,
+                         size_t index,
+                         pb_bytes *out);
+
+/// Frees results, and all bytes that `pb_results_get` gave. NULL is fine; twice is not.
+///
+/// `results` is NULL, or was made by this library and not freed.
+void pb_results_free(pb_results *results);
+
+/* ---- 10. memory shared with worker processes ----------------------------------------------------------- */
 
 /// Allocates memory that worker processes share: arrays and ctx inside such a block reach them by reference, without a
 /// copy in or out. Otherwise it is like any memory: all zero at first, aligned to a page, readable and writable by all
@@ -608,31 +675,7 @@ pb_status pb_alloc_shared(size_t size,
 /// Nothing uses the block's memory any more.
 void pb_free_shared(void *block);
 
-/* ---- 9. work in other processes ------------------------------------------------------------------------ */
-
-/// Results of various sizes. Freed by `pb_results_free`.
-typedef struct pb_results pb_results;
-
-/// Bytes somewhere.
-typedef struct pb_bytes {
-    /// The first one.
-    const void *data;
-    /// How many.
-    size_t size;
-} pb_bytes;
-
-/// The bytes of one result, valid until the results are freed. Errors: PB_ERR_INVALID_ARGUMENT for an index that there is
-/// not.
-///
-/// `results` were not freed; `out` is writable.
-pb_status pb_results_get(const pb_results *results,
-                         size_t index,
-                         pb_bytes *out);
-
-/// Frees results. NULL is fine.
-///
-/// `results` is NULL, or was not freed before.
-void pb_results_free(pb_results *results);
+/* ---- 11. work in other processes ----------------------------------------------------------------------- */
 
 /// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
 /// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is

@@ -67,11 +67,6 @@ pub fn names() -> Vec<Arc<str>> {
     lock().keys().cloned().collect()
 }
 
-/// The backend of those who want worker processes and name none.
-pub fn processes() -> &'static str {
-    if lock().contains_key("loky") { "loky" } else { "multiprocessing" }
-}
-
 /// The names that this project will have, with the reason why they cannot be used here.
 pub fn unavailable() -> Vec<(&'static str, String)> {
     let names = lock();

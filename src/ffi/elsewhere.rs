@@ -1,72 +1,16 @@
-//! Section 9 of the header: work in other processes.
+//! Section 11 of the header: work in other processes.
 
 use super::abi::{self, writable};
 use super::backend::pb_chunk;
+use super::bytes::{pb_bytes, pb_results};
 use super::guard::{guard, guard_value};
 use super::job::job;
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
-use crate::status::{Error, Result, pb_status};
+use crate::status::{Result, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
 use std::ffi::{CStr, c_char, c_void};
-
-/// Bytes somewhere.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct pb_bytes {
-    /// The first one.
-    pub data: *const c_void,
-    /// How many.
-    pub size: usize,
-}
-
-/// Results of various sizes. Freed by `pb_results_free`.
-pub struct pb_results {
-    items: Vec<Vec<u8>>,
-}
-
-/// The bytes of one result, valid until the results are freed. Errors: PB_ERR_INVALID_ARGUMENT for an index that there is
-/// not.
-///
-/// # Safety
-/// `results` were not freed; `out` is writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_results_get(
-    results: *const pb_results,
-    index: usize,
-    out: *mut pb_bytes,
-) -> pb_status {
-    guard(|| {
-        // SAFETY: the caller promised results, or NULL.
-        let results = unsafe { results.as_ref() }.ok_or_else(|| abi::null("results"))?;
-        writable(out, "out")?;
-        let item = results.items.get(index).ok_or_else(|| {
-            Error::invalid(format!("there are {} results, none with index {index}", results.items.len()))
-        })?;
-        // SAFETY: checked not NULL, and the caller promised that it is writable.
-        unsafe { *out = pb_bytes { data: item.as_ptr().cast(), size: item.len() } };
-        Ok(())
-    })
-}
-
-/// Frees results. NULL is fine.
-///
-/// # Safety
-/// `results` is NULL, or was not freed before.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pb_results_free(results: *mut pb_results) {
-    guard_value(
-        |_| (),
-        || {
-            if !results.is_null() {
-                // SAFETY: the caller gives back what the library made.
-                drop(unsafe { Box::from_raw(results) });
-            }
-            Ok(())
-        },
-    );
-}
 
 /// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
 /// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is
@@ -112,19 +56,11 @@ pub unsafe extern "C" fn pb_worker_main(argc: i32, argv: *mut *mut c_char) {
     );
 }
 
-#[cfg(target_os = "linux")]
 fn worker_main(arguments: &[&str]) {
-    // The arguments are the last ones: a program may be started through another.
-    if let Some(at) = arguments.iter().rposition(|text| *text == crate::link::WORKER_ARGUMENT) {
-        if arguments.len() == at + 3 {
-            worker::serve::live(&arguments[at + 1..]);
-        }
-    }
-    tasks::note_rerun();
-}
-
-#[cfg(not(target_os = "linux"))]
-fn worker_main(_arguments: &[&str]) {
+    #[cfg(target_os = "linux")]
+    worker::serve::live_if_asked(arguments);
+    #[cfg(not(target_os = "linux"))]
+    let _ = arguments;
     tasks::note_rerun();
 }
 
@@ -225,7 +161,7 @@ pub unsafe extern "C" fn pb_worker_run(
         let message = unsafe { read_bytes(message, size, "message") }?;
         writable(reply, "reply")?;
         let answer = Worker::default().run(message, Alone::new());
-        let results = Box::new(pb_results { items: vec![answer] });
+        let results = Box::new(pb_results::one(answer));
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *reply = Box::into_raw(results) };
         Ok(())

@@ -7,6 +7,8 @@
 
 mod abi;
 pub mod backend;
+pub mod bytes;
+mod bytes_task;
 pub mod context;
 pub mod elsewhere;
 pub mod errors;

@@ -1,4 +1,4 @@
-//! Section 9 of the header: memory shared with worker processes.
+//! Section 10 of the header: memory shared with worker processes.
 
 use super::abi::writable;
 use super::guard::{guard, guard_value};

@@ -3,7 +3,7 @@
 use super::map::pb_task_fn;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::message::Kind;
-use crate::shared::Spare;
+use crate::shared::{self, Spare, Use};
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What a task "returned" that threw an exception instead.
-const THREW: i32 = i32::MIN;
+pub(super) const THREW: i32 = i32::MIN;
 
 /// The items of a call.
 pub struct CTask {
@@ -72,15 +72,8 @@ impl CTask {
                 )));
             }
         }
-        if !statuses.is_null() {
-            if !fits(size_of::<i32>()) {
-                return Err(Error::invalid(format!(
-                    "statuses: {n_items} entries are more than memory can hold"
-                )));
-            }
-            // SAFETY: the caller promised an entry for each item.
-            unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
-        }
+        // SAFETY: the caller promised an entry for each item, or NULL.
+        unsafe { fill_statuses(statuses, n_items) }?;
         Ok(CTask {
             call,
             ctx,
@@ -116,8 +109,24 @@ impl CTask {
     }
 }
 
+/// Writes "did not finish" into every status, where there are any.
+///
+/// # Safety
+/// `statuses` is NULL or has an entry for each item.
+pub(super) unsafe fn fill_statuses(statuses: *mut i32, n_items: usize) -> Result<()> {
+    if statuses.is_null() {
+        return Ok(());
+    }
+    if n_items > isize::MAX as usize / size_of::<i32>() {
+        return Err(Error::invalid(format!("statuses: {n_items} entries are more than memory can hold")));
+    }
+    // SAFETY: the caller promised an entry for each item.
+    unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
+    Ok(())
+}
+
 /// Keeps an exception of a task, or a panic, from going further. It was not allowed, so this is best effort.
-fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
+pub(super) fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         job::set_text("the task threw an exception; a task must return a code instead".into());
         threw
@@ -129,13 +138,13 @@ impl Task for CTask {
         self.call as usize
     }
 
-    fn run(&self, _seat: usize, index: usize) -> i32 {
+    fn run(&self, index: usize) -> i32 {
         let (input, output) = self.elements(index);
         // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
         contain(|| unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }, THREW)
     }
 
-    fn run_range(&self, _seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
+    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
         let run = || {
             // All that the loop needs is at hand before it, in registers: it is the price of every item.
@@ -223,14 +232,27 @@ impl Task for CTask {
         }
     }
 
+    fn populate(&self, chunk: Chunk) {
+        let (input, output) = self.elements(chunk.begin);
+        let items = chunk.end - chunk.begin;
+        let (inputs, outputs) = (items * self.input_step(), items * self.output_step());
+        shared::populate(output as usize, outputs, Use::Write);
+        if shared::find(input as usize, inputs).is_some() {
+            shared::populate(input as usize, inputs, Use::Read);
+        }
+    }
+
     fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize) {
         let (begin, end) = (chunk.begin * self.output_size, chunk.end * self.output_size);
         assert!(offset + end <= area.len(), "outputs outside their area");
+        let to = self.first_output().wrapping_add(begin);
+        // The fork has left the caller's pages to be copied when they are written to: here all at once.
+        shared::populate(to as usize, end - begin, Use::Write);
         // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
         // They are different memory, and the processes that wrote there have published what they wrote.
         unsafe {
             let from = area.base().wrapping_add(offset + begin).cast_const();
-            std::ptr::copy_nonoverlapping(from, self.first_output().wrapping_add(begin), end - begin);
+            std::ptr::copy_nonoverlapping(from, to, end - begin);
         }
     }
 }

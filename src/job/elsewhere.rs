@@ -49,7 +49,7 @@ impl Job {
         if self.clock.is_on() {
             return self.run_item_at(seat, index, &mut now());
         }
-        let code = self.plan.task.run(seat.number(), index);
+        let code = self.plan.task.run(index);
         self.ended(seat, code, false)
     }
 

@@ -44,12 +44,12 @@ pub trait Task: Send + Sync {
     /// Tells this function from others.
     fn site(&self) -> usize;
 
-    /// Runs one item on worker `seat`; 0 is success.
-    fn run(&self, seat: usize, index: usize) -> i32;
+    /// Runs one item; 0 is success.
+    fn run(&self, index: usize) -> i32;
 
     /// Runs items until one fails or `flags` is no longer 0. Returns the first index that did not succeed here, with
     /// the code of the item that failed, if one did.
-    fn run_range(&self, seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
+    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
@@ -66,8 +66,16 @@ pub trait Task: Send + Sync {
     /// Where items write their outputs, and how much each.
     fn outputs(&self) -> Outputs;
 
+    /// Called before this process forks children that run the items.
+    fn before_fork(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// From now on items write their outputs to `area`, from `offset` on, as if the array began there.
     fn redirect_outputs(&self, area: Arc<Spare>, offset: usize);
+
+    /// Called in a child, before the items of a chunk run: maps the shared memory that they use, where it is much.
+    fn populate(&self, _chunk: Chunk) {}
 
     /// Copies the outputs of a chunk from such an area to where the caller wants them.
     fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize);

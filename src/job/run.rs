@@ -160,7 +160,7 @@ impl Job {
     /// The tight loop: nothing between two items but a look at the flags. Returns what is left of the chunk when a task
     /// has left something behind: from then on every item is watched, lest another one finds it.
     fn run_plain(&self, seat: &Seat, chunk: Chunk) -> Chunk {
-        let (reached, code) = self.plan.task.run_range(seat.number, chunk, &self.flags);
+        let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
         self.count_done(reached - chunk.begin);
         if let Some(code) = code {
             self.item_returned(reached, code, take_text());
@@ -195,7 +195,7 @@ impl Job {
     /// Runs one item, which starts at `time` and moves it to its end.
     pub(super) fn run_item_at(&self, seat: &Seat, index: usize, time: &mut u64) -> Ended {
         self.clock.item_starts(seat.number, index, *time);
-        let code = self.plan.task.run(seat.number, index);
+        let code = self.plan.task.run(index);
         *time = now();
         let late = self.clock.item_ends(seat.number, *time);
         self.ended(seat, code, late)

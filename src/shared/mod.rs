@@ -3,9 +3,11 @@
 //! Nothing here has a name in a file system: a mapping is anonymous or that of a memfd, so whatever way the processes
 //! end, nothing is left.
 
+mod arena;
 mod blocks;
 mod spare;
 
+pub use arena::{Arena, ArenaFile, Span};
 pub use blocks::{Place, alloc, find, fork_guard, free, is_alive};
 pub use spare::{Spare, borrow, forget_in_child, fork_guard as spare_fork_guard, release_all};
 
@@ -141,19 +143,6 @@ impl Mapping {
         // SAFETY: `at` has checked that the range is inside; nobody writes there, as agreed.
         unsafe { std::slice::from_raw_parts(self.at::<u8>(offset, len), len) }
     }
-
-    /// Makes the pages of a range writable without a fault for each of them. Where the system cannot, they fault.
-    pub fn populate(&self, offset: usize, len: usize) {
-        const MADV_POPULATE_WRITE: i32 = 23;
-        let begin = offset / page() * page();
-        let end = offset.saturating_add(len).min(self.len);
-        if begin < end {
-            // SAFETY: the range lies inside this mapping, and populating changes no content.
-            unsafe {
-                libc::madvise(self.base().wrapping_add(begin).cast(), end - begin, MADV_POPULATE_WRITE)
-            };
-        }
-    }
 }
 
 impl Drop for Mapping {
@@ -161,6 +150,34 @@ impl Drop for Mapping {
         // SAFETY: the range was mapped by `new` and is unmapped here, once; references into it cannot outlive `self`.
         unsafe { libc::munmap(self.base().cast(), self.len) };
     }
+}
+
+/// What a range of memory is about to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To be read.
+    Read,
+    /// To be written, and read.
+    Write,
+}
+
+/// From so many bytes on it is worth while to have the system map a range in one go: a fault for each page costs as much as
+/// copying it three times (2.2 µs, against 0.6 µs a page here).
+const WORTH_POPULATING: usize = 64 << 10;
+
+/// Maps the whole pages of a range that is about to be used: those that other processes have filled, and those that a fork
+/// has left to be copied at the first write. No content changes. Where the system cannot, pages fault as they are used.
+pub fn populate(address: usize, len: usize, for_what: Use) {
+    const MADV_POPULATE_READ: i32 = 22;
+    const MADV_POPULATE_WRITE: i32 = 23;
+    if len < WORTH_POPULATING {
+        return;
+    }
+    let advice = if for_what == Use::Read { MADV_POPULATE_READ } else { MADV_POPULATE_WRITE };
+    let begin = address.next_multiple_of(page());
+    let end = (address + len) / page() * page();
+    // SAFETY: populating changes no content, and fails where nothing is mapped.
+    unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(begin), end - begin, advice) };
 }
 
 fn no_memory(bytes: usize, why: &str) -> Error {
@@ -179,7 +196,20 @@ mod tests {
         assert_eq!(mapping.view::<AtomicU64>(8).load(Ordering::Relaxed), 0);
         mapping.put(8, AtomicU64::new(7));
         assert_eq!(mapping.slice::<AtomicU64>(0, 2)[1].load(Ordering::Relaxed), 7);
-        mapping.populate(page(), page());
+    }
+
+    #[test]
+    fn populating_leaves_contents_alone_and_cannot_fail() {
+        let len = 2 * WORTH_POPULATING;
+        let mut bytes = vec![7_u8; len];
+        let mapping = Mapping::anonymous(len).unwrap();
+        for for_what in [Use::Read, Use::Write] {
+            populate(bytes.as_mut_ptr().expose_provenance() + 1, len - 2, for_what);
+            populate(mapping.base().expose_provenance(), len, for_what);
+            populate(0, len, for_what);
+        }
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        assert_eq!(mapping.view::<AtomicU64>(len - 8).load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -215,11 +215,11 @@ impl Task for Arc<Items> {
         self.call as usize
     }
 
-    fn run(&self, _seat: usize, index: usize) -> i32 {
+    fn run(&self, index: usize) -> i32 {
         self.run_item(index - self.begin, self.marks())
     }
 
-    fn run_range(&self, _seat: usize, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
+    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let marks = self.marks();
         for index in chunk.begin..chunk.end {
             if flags.load(Ordering::Relaxed) != 0 || self.surface.stopped() {

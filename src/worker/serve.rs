@@ -5,7 +5,9 @@
 
 use super::memory::{Memory, range};
 use super::{Surface, Worker};
-use crate::link::{self, AREA, BELLS, Bell, Control, Marks, SLOTS, Slot, WORKER_SOCKET, socket, state};
+use crate::link::{
+    self, AREA, BELLS, Bell, Control, Marks, SLOTS, Slot, WORKER_ARGUMENT, WORKER_SOCKET, socket, state,
+};
 use crate::message::Reply;
 use crate::process;
 use crate::shared::Mapping;
@@ -23,8 +25,17 @@ const LOOKS: u32 = 64;
 /// The exit code of a worker that cannot begin.
 const CANNOT_BEGIN: i32 = 70;
 
-/// Lives as a worker. `arguments` are those behind [`crate::link::WORKER_ARGUMENT`].
-pub fn live(arguments: &[&str]) -> ! {
+/// Becomes a worker, and does not come back, if the program was started as one: its last three arguments say so.
+pub fn live_if_asked(arguments: &[&str]) {
+    if let [.., mark, depth, caller] = arguments {
+        if *mark == WORKER_ARGUMENT {
+            live(&[depth, caller]);
+        }
+    }
+}
+
+/// Lives as a worker. `arguments` are those behind [`WORKER_ARGUMENT`].
+fn live(arguments: &[&str]) -> ! {
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<u32>().ok());
     let (Some(depth), Some(caller)) = (number(0), number(1)) else { process::leave(CANNOT_BEGIN) };
     link::set_depth(depth);

@@ -2,16 +2,15 @@
 //!
 //! The caller posts chunks and takes replies; between them it sleeps on its bell. Every [`LOOK`] at least it looks for what
 //! rings no bell: workers that died or left, items that are late, a job that was stopped. A worker that is to end early gets
-//! [`GRACE`] to do so and is killed then; another one takes its seat.
+//! a moment to do so and is killed then; another one takes its seat (`losses.rs`).
 
 use super::command::Threads;
 use super::executor::{CtxCopy, Executor, next_number};
 use super::hand::{Death, Hand, Layout};
 use crate::fork;
-use crate::job::{Chunk, Ended, Job, Loss};
+use crate::job::{Cargo, Chunk, Job, Task};
 use crate::link::{Bell, LOOK, SLOTS};
-use crate::message::{Data, Reply, Statuses};
-use crate::process::Exit;
+use crate::message::{Data, Reply};
 use crate::shared::{self, Place};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
@@ -20,70 +19,61 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a task that was asked to stop may go on.
-const GRACE: Duration = Duration::from_millis(100);
 /// A ctx up to this size travels in each message: less trouble than a file of its own.
 const SMALL_CTX: usize = 16 << 10;
 /// A worker whose chunks take less has the next one waiting.
 const SHORT: Duration = Duration::from_millis(1);
 /// The most bytes of one chunk, unless a single item has more.
 const CHUNK_BYTES: usize = 64 << 20;
-/// Workers that may end one after the other before any of them has begun an item.
-const FALSE_STARTS: u32 = 3;
 /// How long the caller looks for replies before it sleeps.
 const AWAKE: Duration = Duration::from_micros(50);
+/// How long a worker that is replaced has to end by itself.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// How often a worker's memory is looked at.
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
 
 /// A chunk on its way.
-struct Flight {
-    chunk: Chunk,
-    layout: Layout,
+pub(super) struct Flight {
+    pub chunk: Chunk,
+    pub layout: Layout,
     /// How far the chunk had come when it was last looked at, and since when.
-    begun: usize,
-    since: Instant,
+    pub begun: usize,
+    pub since: Instant,
 }
 
 /// A worker with what it was given.
-struct Station {
-    hand: Hand,
-    flights: VecDeque<Flight>,
+pub(super) struct Station {
+    pub hand: Hand,
+    pub flights: VecDeque<Flight>,
     /// When it was asked to end early.
-    asked: Option<Instant>,
+    pub asked: Option<Instant>,
     /// What its last chunk took.
     last: Duration,
 }
 
 /// A map on its way.
 pub struct Call<'a> {
-    job: &'a Arc<Job>,
-    executor: Arc<Executor>,
+    pub(super) job: &'a Arc<Job>,
+    pub(super) executor: Arc<Executor>,
     task: Vec<u8>,
     initializer: Option<Vec<u8>>,
     ctx: Option<Arc<CtxCopy>>,
     /// Where the arrays lie in blocks of `pb_alloc_shared`.
     inputs: Option<Place>,
-    outputs: Option<Place>,
+    pub(super) outputs: Option<Place>,
     input_size: usize,
-    output_size: usize,
+    pub(super) output_size: usize,
     number: u64,
     /// A worker for each seat, while it has one.
-    stations: Vec<Option<Station>>,
-    false_starts: u32,
+    pub(super) stations: Vec<Option<Station>>,
+    pub(super) false_starts: u32,
     generation: u32,
 }
 
 impl<'a> Call<'a> {
     /// Finds out what can be before anything is started.
     pub fn new(job: &'a Arc<Job>, executor: Result<Arc<Executor>>) -> Result<Self> {
-        let cargo = job.task().cargo()?;
-        let task = tasks::reference(cargo.address, cargo.name)?;
-        if task.name.is_none()
-            && task.place.as_ref().is_some_and(|place| place.is_program())
-            && !tasks::can_rerun()
-        {
-            return Err(in_program());
-        }
+        let cargo = check(job.task())?;
         let executor = executor?;
         let ctx = match cargo.ctx.filter(|ctx| ctx.len() > SMALL_CTX) {
             Some(ctx) => Some(executor.ctx(ctx)?),
@@ -331,7 +321,7 @@ impl<'a> Call<'a> {
     // ---- taking results ----------------------------------------------------------------------------------------------
 
     /// Takes what the worker of a seat has done.
-    fn take_replies(&mut self, seat: usize) -> Result<bool> {
+    pub(super) fn take_replies(&mut self, seat: usize) -> Result<bool> {
         let mut moved = false;
         while let Some(station) = self.stations[seat].as_mut().filter(|station| station.hand.is_done()) {
             let Some(flight) = station.flights.pop_front() else { break };
@@ -384,133 +374,8 @@ impl<'a> Call<'a> {
         if worn {
             if let Some(station) = self.stations[seat].take() {
                 station.hand.dismiss();
-                station.hand.bury(Instant::now() + GRACE);
+                station.hand.bury(Instant::now() + FAREWELL);
                 self.executor.gone(1);
-            }
-        }
-    }
-
-    // ---- looking after workers -----------------------------------------------------------------------------------------
-
-    /// Asks all that runs to end early.
-    fn cancel(&mut self) {
-        for station in self.stations.iter_mut().flatten() {
-            if station.asked.is_none() && !station.flights.is_empty() {
-                station.hand.cancel();
-                station.asked = Some(Instant::now());
-            }
-        }
-    }
-
-    fn look_after_workers(&mut self) -> Result<()> {
-        for seat in 0..self.stations.len() {
-            self.take_replies(seat)?;
-            let Some(station) = &mut self.stations[seat] else { continue };
-            if let Some(death) = station.hand.look() {
-                self.take_replies(seat)?;
-                self.mourn(seat, death)?;
-                continue;
-            }
-            if station.flights.is_empty() {
-                continue;
-            }
-            if station.asked.is_some_and(|asked| asked.elapsed() > GRACE) {
-                self.kill(seat, None);
-            } else if let Some(index) = self.late_item(seat) {
-                self.kill(seat, Some(index));
-            }
-        }
-        Ok(())
-    }
-
-    /// The item of a seat that has gone on for longer than its time and the grace.
-    fn late_item(&mut self, seat: usize) -> Option<usize> {
-        let timeout = self.job.timeout();
-        let station = self.stations[seat].as_mut().filter(|_| timeout > 0.0)?;
-        let (begun, ended) = station.hand.marks();
-        let flight = station.flights.front_mut()?;
-        if begun != flight.begun || begun == ended {
-            (flight.begun, flight.since) = (begun, Instant::now());
-            return None;
-        }
-        let late = flight.since.elapsed().as_secs_f64() > timeout + GRACE.as_secs_f64();
-        late.then_some(flight.chunk.begin + ended)
-    }
-
-    /// Kills the worker of a seat: because it stops too late, or because `late` has taken too long.
-    fn kill(&mut self, seat: usize, late: Option<usize>) {
-        let Some(mut station) = self.stations[seat].take() else { return };
-        station.hand.kill();
-        self.executor.gone(1);
-        self.false_starts = 0;
-        self.settle(station, |job, index| {
-            // Otherwise the job has stopped: the item is not finished, and that is all.
-            if late.is_some() {
-                job.settle(index, Ended::Late);
-            }
-        });
-    }
-
-    /// A worker has died by itself.
-    fn mourn(&mut self, seat: usize, death: Death) -> Result<()> {
-        let Some(mut station) = self.stations[seat].take() else { return Ok(()) };
-        self.executor.gone(1);
-        let loss = match death {
-            Death::Unfit(error) => {
-                self.settle(station, |_, _| {});
-                return Err(error);
-            }
-            Death::Ended(exit) => loss(&exit),
-            Death::HungUp => {
-                station.hand.kill();
-                let how = "closed the descriptor by which it hears of its caller (a task that closes all it finds?)";
-                Loss { how: how.into(), exit_code: -1, signal: 0, attempts: 1 }
-            }
-        };
-        if !station.hand.initialised {
-            let message = format!("the initializer was lost: its worker process {}", loss.how);
-            return Err(Error::new(Status::ERR_WORKER_LOST, message));
-        }
-        let was_running =
-            station.flights.front().is_some_and(|_| station.hand.marks().0 > station.hand.marks().1);
-        self.false_starts = if was_running || station.hand.items > 0 { 0 } else { self.false_starts + 1 };
-        if self.false_starts >= FALSE_STARTS {
-            let message = format!(
-                "{FALSE_STARTS} worker processes in a row ended before they ran an item; the last one {}",
-                loss.how
-            );
-            return Err(Error::new(Status::ERR_WORKER_LOST, message));
-        }
-        self.settle(station, |job, index| job.lose_item(index, &loss));
-        Ok(())
-    }
-
-    /// Settles what a worker had that is no more: what has ended counts, what was running goes to `running`, the rest is put
-    /// back.
-    fn settle(&self, mut station: Station, running: impl Fn(&Arc<Job>, usize)) {
-        let mut first = true;
-        while let Some(flight) = station.flights.pop_front() {
-            let Flight { chunk, layout, .. } = flight;
-            let items = chunk.end - chunk.begin;
-            let (begun, ended) = if first { station.hand.marks() } else { (0, 0) };
-            let ended = ended.min(items);
-            first = false;
-            let done = Chunk { end: chunk.begin + ended, ..chunk };
-            if let Some(area) = station.hand.oldest_area().filter(|_| ended > 0) {
-                if self.outputs.is_none() {
-                    self.job.task().store(chunk.begin, area.bytes(layout.outputs, ended * self.output_size));
-                }
-                let each = area.bytes(layout.statuses, ended * 4);
-                let collects = self.job.collects_errors();
-                self.job.salvage(done, if collects { Statuses::Each(each) } else { Statuses::AllGood });
-            }
-            station.hand.take();
-            let is_running = begun > ended && ended < items;
-            if is_running {
-                running(self.job, done.end);
-            }
-            if !self.job.is_stopped() {
-                self.job.put_back(Chunk { begin: done.end + usize::from(is_running), ..chunk });
             }
         }
     }
@@ -521,13 +386,15 @@ fn in_block(place: &Place, chunk: Chunk, size: usize) -> Data<'static> {
     Data::Shared { block: place.block_id(), offset: offset as u64, len: len as u64 }
 }
 
-fn loss(exit: &Exit) -> Loss {
-    let (exit_code, signal) = match exit {
-        Exit::Code(code) => (*code, 0),
-        Exit::Signal(signal) => (-1, *signal),
-        Exit::Unknown => (-1, 0),
-    };
-    Loss { how: exit.to_string(), exit_code, signal, attempts: 1 }
+/// What the task needs elsewhere, if workers can run it.
+pub fn check(task: &dyn Task) -> Result<Cargo<'_>> {
+    let cargo = task.cargo()?;
+    let reference = tasks::reference(cargo.address, cargo.name)?;
+    let is_program = reference.place.as_ref().is_some_and(|place| place.is_program());
+    if reference.name.is_none() && is_program && !tasks::can_rerun() {
+        return Err(in_program());
+    }
+    Ok(cargo)
 }
 
 fn in_program() -> Error {

@@ -69,7 +69,7 @@ fn environment(threads: Threads) -> impl Iterator<Item = OsString> {
 }
 
 /// The program with the arguments that come before ours.
-fn program(params: &Params) -> Result<(PathBuf, Vec<OsString>)> {
+pub fn program(params: &Params) -> Result<(PathBuf, Vec<OsString>)> {
     if let [program, arguments @ ..] = &params.worker[..] {
         return Ok((in_path(program), arguments.iter().map(OsString::from).collect()));
     }

@@ -10,12 +10,13 @@ mod call;
 mod command;
 mod executor;
 mod hand;
+mod losses;
 mod params;
 
 pub use executor::{ForkGuard, fork_guard, shutdown};
 
 use super::{Backend, OpenRequest, Session};
-use crate::job::Job;
+use crate::job::{Job, Task};
 use crate::link;
 use crate::status::{Error, Result, Status};
 use params::Params;
@@ -38,6 +39,11 @@ impl Backend for Loky {
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
         Ok(Box::new(Open { params: Params::parse(request.params)? }))
     }
+}
+
+/// Whether this task could run here: for those who would rather have worker processes, but need not.
+pub fn can_run(task: &dyn Task) -> bool {
+    call::check(task).is_ok() && command::program(&Params::default()).is_ok()
 }
 
 struct Open {

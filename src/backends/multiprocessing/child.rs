@@ -12,9 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-/// More than this of an item's output is mapped in one go rather than page by page.
-const WORTH_POPULATING: usize = 64 << 10;
-
 /// What a child is forked for. It has copies of all of this, and shares the area.
 pub(super) struct Errand {
     pub job: Arc<Job>,
@@ -50,7 +47,7 @@ impl Errand {
             forks: fork::generation(),
         };
         while let Some(chunk) = self.claim(worker.board) {
-            self.populate(chunk);
+            self.job.task().populate(chunk);
             if !worker.run(&seat, chunk) {
                 break;
             }
@@ -77,14 +74,6 @@ impl Errand {
             place -= items;
             None
         })
-    }
-
-    fn populate(&self, chunk: Chunk) {
-        let size = self.job.task().outputs().size;
-        let bytes = (chunk.end - chunk.begin) * size;
-        if self.staged && bytes >= WORTH_POPULATING {
-            self.area.populate(self.layout.outputs + chunk.begin * size, bytes);
-        }
     }
 }
 

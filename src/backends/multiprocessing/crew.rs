@@ -67,6 +67,7 @@ impl<'a> Crew<'a> {
     /// A crew for a job, with the memory that it needs; nobody works yet.
     pub fn new(job: &'a Arc<Job>) -> Result<Crew<'a>> {
         let count = job.n_jobs();
+        job.task().before_fork()?;
         let outputs = job.task().outputs();
         let bytes = outputs.size.saturating_mul(job.n_items());
         // What lies in a block that children share is written by them in its place.
@@ -98,20 +99,25 @@ impl<'a> Crew<'a> {
 
     /// Runs the job to its end, and all children to theirs.
     pub fn run(mut self) -> Result<()> {
+        let ended = self.rounds();
+        // Whatever has happened, what has finished keeps its results.
+        if self.staged && !self.hands_out() {
+            self.books.ranges().for_each(|chunk| self.fetch(chunk));
+        }
+        ended
+    }
+
+    fn rounds(&mut self) -> Result<()> {
         loop {
             self.round()?;
             let left = self.books.gaps(self.job.n_items());
             if left.is_empty() || self.job.is_stopped() {
-                break;
+                return Ok(());
             }
             let items = left.iter().map(|chunk| chunk.end - chunk.begin).sum();
             self.again = Some((left.into(), items));
             self.layout.board(&self.area).again.store(0, Ordering::Relaxed);
         }
-        if self.staged && !self.hands_out() {
-            self.books.ranges().for_each(|chunk| self.fetch(chunk));
-        }
-        Ok(())
     }
 
     fn round(&mut self) -> Result<()> {

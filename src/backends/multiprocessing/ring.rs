@@ -44,7 +44,7 @@ impl Ring<'_> {
             Record::Done(chunk) => (DONE, chunk.begin as u64, chunk.end as u64, ""),
             Record::Ended(index, Ended::Returned(code, text)) => {
                 let kind = if text.is_some() { RETURNED_WITH_TEXT } else { RETURNED };
-                (kind, *index as u64, u64::from(code.cast_unsigned()), text.as_deref().unwrap_or_default())
+                (kind, *index as u64, u64::from(*code as u32), text.as_deref().unwrap_or_default())
             }
             Record::Ended(index, _) => (LATE, *index as u64, 0, ""),
         };
@@ -97,7 +97,7 @@ impl Ring<'_> {
                 let bytes = (tail.wrapping_add(3)..next).flat_map(|at| get(at).to_ne_bytes()).take(length);
                 let text = String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned();
                 let text = (kind == RETURNED_WITH_TEXT).then_some(text);
-                Record::Ended(first, Ended::Returned((second as u32).cast_signed(), text))
+                Record::Ended(first, Ended::Returned(second as u32 as i32, text))
             }
             _ => Record::Ended(first, Ended::Late),
         };
