@@ -58,7 +58,8 @@ pub struct Call<'a> {
     task: Vec<u8>,
     initializer: Option<Vec<u8>>,
     ctx: Option<Arc<CtxCopy>>,
-    /// Where the arrays lie in blocks of `pb_alloc_shared`.
+    /// Where ctx and the arrays lie in blocks of `pb_alloc_shared`.
+    ctx_place: Option<Place>,
     inputs: Option<Place>,
     pub(super) outputs: Option<Place>,
     input_size: usize,
@@ -75,13 +76,12 @@ impl<'a> Call<'a> {
     pub fn new(job: &'a Arc<Job>, executor: Result<Arc<Executor>>) -> Result<Self> {
         let cargo = check(job.task())?;
         let executor = executor?;
-        let ctx = match cargo.ctx.filter(|ctx| ctx.len() > SMALL_CTX) {
-            Some(ctx) => Some(executor.ctx(ctx)?),
-            None => None,
-        };
+        let in_block = |bytes: &[u8]| shared::find(bytes.as_ptr() as usize, bytes.len());
+        let ctx_place = cargo.ctx.and_then(in_block);
+        let large = cargo.ctx.filter(|ctx| ctx.len() > SMALL_CTX && ctx_place.is_none());
+        let ctx = large.map(|ctx| executor.ctx(ctx)).transpose()?;
         let all = Chunk { begin: 0, end: job.n_items() };
-        let inputs =
-            job.task().inputs(all).and_then(|bytes| shared::find(bytes.as_ptr() as usize, bytes.len()));
+        let inputs = job.task().inputs(all).and_then(in_block);
         let outputs = job.task().outputs();
         let outputs =
             shared::find(outputs.address, outputs.size * job.n_items()).filter(|_| outputs.address != 0);
@@ -92,6 +92,7 @@ impl<'a> Call<'a> {
             task: job.encode_task()?,
             initializer,
             ctx,
+            ctx_place,
             inputs,
             outputs,
             input_size: cargo.input_size,
@@ -281,6 +282,12 @@ impl<'a> Call<'a> {
         if let Some(ctx) = &self.ctx {
             request.ctx = Data::Shared { block: ctx.id, offset: 0, len: ctx.len as u64 };
         }
+        if let Some(place) = &self.ctx_place {
+            if let Data::Inline(bytes) = request.ctx {
+                let (offset, len) = (place.offset as u64, bytes.len() as u64);
+                request.ctx = Data::Shared { block: place.block_id(), offset, len };
+            }
+        }
         if inputs.is_some() {
             request.inputs = match &self.inputs {
                 Some(place) => in_block(place, chunk, self.input_size),
@@ -298,7 +305,7 @@ impl<'a> Call<'a> {
         if let Some(ctx) = &self.ctx {
             station.hand.share_ctx(ctx.id, ctx.file.as_fd(), ctx.len)?;
         }
-        for place in self.inputs.iter().chain(&self.outputs) {
+        for place in self.ctx_place.iter().chain(&self.inputs).chain(&self.outputs) {
             station.hand.share_block(place)?;
         }
         let area = station.hand.area(layout.len + request.len())?;
