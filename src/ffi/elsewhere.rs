@@ -57,11 +57,12 @@ pub unsafe extern "C" fn pb_worker_main(argc: i32, argv: *mut *mut c_char) {
 }
 
 fn worker_main(arguments: &[&str]) {
+    // In a worker too: maps inside its tasks may have workers of their own.
+    tasks::note_rerun();
     #[cfg(target_os = "linux")]
     worker::serve::live_if_asked(arguments);
     #[cfg(not(target_os = "linux"))]
     let _ = arguments;
-    tasks::note_rerun();
 }
 
 /// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has

@@ -65,6 +65,8 @@ pub struct Call<'a> {
     input_size: usize,
     pub(super) output_size: usize,
     number: u64,
+    /// Items that were never claimed.
+    left: usize,
     /// A worker for each seat, while it has one.
     pub(super) stations: Vec<Option<Station>>,
     pub(super) false_starts: u32,
@@ -98,6 +100,7 @@ impl<'a> Call<'a> {
             input_size: cargo.input_size,
             output_size: cargo.output_size,
             number: next_number(),
+            left: job.n_items(),
             stations: (0..job.n_jobs()).map(|_| None).collect(),
             false_starts: 0,
             generation: fork::generation(),
@@ -129,7 +132,12 @@ impl<'a> Call<'a> {
             let mut moved = false;
             for seat in 0..self.stations.len() {
                 moved |= self.take_replies(seat)?;
-                moved |= self.fill(seat)?;
+            }
+            // Every worker has one chunk before any has the next one waiting.
+            for depth in 1..=SLOTS {
+                for seat in 0..self.stations.len() {
+                    moved |= self.fill(seat, depth)?;
+                }
             }
             if self.job.is_stopped() {
                 self.cancel();
@@ -185,26 +193,24 @@ impl<'a> Call<'a> {
 
     // ---- giving work -------------------------------------------------------------------------------------------------
 
-    /// Gives a seat's worker what it can take, and the seat a worker if there is work for it.
-    fn fill(&mut self, seat: usize) -> Result<bool> {
+    /// Whether the worker of a seat, with so many chunks on their way, should have one more.
+    fn takes_more(&self, seat: usize, depth: usize) -> bool {
+        let Some(station) = &self.stations[seat] else { return depth == 1 };
+        let may = station.asked.is_none() && (station.hand.initialised || station.flights.is_empty());
+        // One that waits behind another is worth while where both are short, and not among the last ones.
+        let short = station.last < SHORT && self.left > 2 * self.stations.len();
+        may && station.flights.len() < depth && (depth == 1 || short)
+    }
+
+    /// Gives a seat's worker what it can take, up to `depth` chunks, and the seat a worker if there is work for it.
+    fn fill(&mut self, seat: usize, depth: usize) -> Result<bool> {
         let mut moved = false;
         loop {
-            let depth = match &self.stations[seat] {
-                Some(station)
-                    if station.asked.is_some()
-                        || !station.hand.initialised && !station.flights.is_empty() =>
-                {
-                    0
-                }
-                Some(station) if station.last < SHORT && station.hand.items > 0 => SLOTS,
-                _ => 1,
-            };
-            if self.stations[seat].as_ref().is_some_and(|station| station.flights.len() >= depth)
-                || depth == 0
-            {
+            if !self.takes_more(seat, depth) {
                 return Ok(moved);
             }
             let Some(chunk) = self.job.claim_again() else { return Ok(moved) };
+            self.left = self.left.min(self.job.n_items() - chunk.end);
             if self.stations[seat].is_none() {
                 match self.hire(seat) {
                     Ok(true) => {}
@@ -260,12 +266,12 @@ impl<'a> Call<'a> {
             hand.post(&layout, &request)?;
             let nothing = Chunk { begin: 0, end: 0 };
             let flight = Flight { chunk: nothing, layout, begun: 0, since: Instant::now() };
-            let last = Duration::ZERO;
+            let last = Duration::MAX;
             self.stations[seat] = Some(Station { hand, flights: [flight].into(), asked: None, last });
             return Ok(true);
         }
         self.stations[seat] =
-            Some(Station { hand, flights: VecDeque::new(), asked: None, last: Duration::ZERO });
+            Some(Station { hand, flights: VecDeque::new(), asked: None, last: Duration::MAX });
         Ok(true)
     }
 
