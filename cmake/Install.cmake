@@ -18,7 +18,7 @@ set(pb_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/parallel_backend)
 configure_package_config_file(
     ${CMAKE_CURRENT_SOURCE_DIR}/cmake/parallel_backendConfig.cmake.in parallel_backendConfig.cmake
     INSTALL_DESTINATION ${pb_package_dir}
-    PATH_VARS CMAKE_INSTALL_INCLUDEDIR CMAKE_INSTALL_LIBDIR PB_PLUGIN_DIR)
+    PATH_VARS CMAKE_INSTALL_INCLUDEDIR CMAKE_INSTALL_LIBDIR CMAKE_INSTALL_LIBEXECDIR PB_PLUGIN_DIR)
 if(PROJECT_VERSION_MAJOR EQUAL 0)
     set(pb_compatibility SameMinorVersion) # as the soname
 else()
