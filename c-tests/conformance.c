@@ -10,6 +10,7 @@ static int usage(void) {
 }
 
 int main(int argc, char **argv) {
+    pb_worker_main(argc, argv);
     if (argc < 2)
         return usage();
     suite.backend = argv[1];

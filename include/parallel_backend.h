@@ -582,7 +582,7 @@ pb_status pb_register_thread_pool(const char *user_api,
 
 /* ---- 8. life ------------------------------------------------------------------------------------------- */
 
-/// Ends idle threads, and sessions that no scope opened, and gives back memory that is kept warm for results; the next
+/// Ends idle threads and worker processes, and sessions that no scope opened, and gives back memory that is kept warm for results; the next
 /// call starts them again. Tasks that run are not disturbed:
 /// their threads end after them. May be called at any time and any number of times.
 pb_status pb_shutdown(void);
@@ -687,6 +687,14 @@ void pb_free_shared(void *block);
 /// `name` is nul-terminated; `fn` stays where it is for the life of the process.
 pb_status pb_register_task(const char *name,
                            pb_task_fn fn);
+
+/// The first line of `main()` of a program whose own functions are tasks for worker processes: where the program was started as
+/// a worker it becomes one here and ends here; otherwise the call returns at once, and from now on workers of backend `loky`
+/// are this program started again. What comes before it in `main()` (`pb_register_task`, say) is done in workers too.
+///
+/// `argv` has `argc` nul-terminated texts, as main's has.
+void pb_worker_main(int32_t argc,
+                    char **argv);
 
 /// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has
 /// the same version of the library. It has all that is needed: the task's name or place, ctx, the context, the inputs.

@@ -4,7 +4,7 @@ use crate::backends::threading;
 use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
 use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
-use crate::registry::{self, Opened};
+use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +17,8 @@ pub struct Wishes {
     pub threads: bool,
     /// Soft: worker processes where no backend was chosen, outside tasks.
     pub processes: bool,
+    /// Whether such workers could be those of `loky`, which need not be forked; found out when the call is made.
+    pub lasting: bool,
 }
 
 /// A map call as the caller made it.
@@ -63,7 +65,7 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     }
     // Inside a task the nesting rule stands: a preference must not multiply processes.
     if wishes.processes && !snapshot.backend_was_chosen && snapshot.place.level == 0 {
-        chosen = named(registry::processes());
+        chosen = named(if wishes.lasting { "loky" } else { "multiprocessing" });
     }
     let mut opened = chosen.session(asked, inner)?;
     if wishes.shared_memory && !opened.backend.shares_memory() {
@@ -163,7 +165,12 @@ fn prepare(request: Request) -> Result<Call> {
             format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
         ));
     }
-    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
+    let mut wishes = request.wishes;
+    #[cfg(target_os = "linux")]
+    {
+        wishes.lasting = wishes.processes && crate::backends::loky::can_run(&*request.task);
+    }
+    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, wishes)?;
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let mut around = surroundings(&snapshot, &opened, workers, seats)?;
     // A worker of another process may have libraries that this one has not.

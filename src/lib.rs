@@ -12,6 +12,7 @@ pub mod ffi;
 pub mod fork;
 pub mod job;
 pub mod limits;
+pub mod link;
 pub mod message;
 pub mod process;
 pub mod registry;

@@ -110,6 +110,16 @@ fn pidfd(pid: libc::pid_t) -> Option<OwnedFd> {
 }
 
 impl Child {
+    /// A process that was started in another way than by [`fork`], by its parent alone.
+    pub(crate) fn adopt(pid: libc::pid_t) -> Child {
+        Child { pid, pidfd: pidfd(pid), reaped: false }
+    }
+
+    /// Its number, for people.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Readable once the child has ended.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.pidfd.as_ref().map(AsRawFd::as_raw_fd)
@@ -120,6 +130,15 @@ impl Child {
         if !self.reaped {
             // SAFETY: not reaped, so the pid is its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        }
+    }
+
+    /// Kills it with all that it has started, where it is the leader of a process group.
+    pub(crate) fn kill_group(&self) {
+        if !self.reaped {
+            // SAFETY: not reaped, so the number is its own, and no other group has it.
+            unsafe { libc::kill(-self.pid, libc::SIGKILL) };
+            self.kill();
         }
     }
 

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Names that stay.
-const BUILT_IN: [&str; 3] = ["multiprocessing", "sequential", "threading"];
+const BUILT_IN: [&str; 4] = ["loky", "multiprocessing", "sequential", "threading"];
 
 /// Names that belong to this project, those included that this version does not have.
-const PLANNED: [&str; 5] = ["multiprocessing", "loky", "dask", "ray", "mpi"];
+const PLANNED: [&str; 5] = ["loky", "multiprocessing", "dask", "ray", "mpi"];
 
 /// A backend with a session: what a scope holds. The session closes before the backend can be destroyed.
 pub struct Opened {
@@ -40,6 +40,8 @@ type Names = BTreeMap<Arc<str>, Entry>;
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
     let mut names = Names::new();
     insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
+    #[cfg(target_os = "linux")]
+    insert(&mut names, "loky", Arc::new(crate::backends::loky::Loky));
     insert(&mut names, "sequential", Arc::new(Sequential));
     insert(&mut names, "threading", Arc::new(Threading));
     Mutex::new(names)
@@ -63,11 +65,6 @@ pub fn fork_guard() -> impl Sized + 'static {
 /// The usable names, in alphabetical order.
 pub fn names() -> Vec<Arc<str>> {
     lock().keys().cloned().collect()
-}
-
-/// The backend of those who want worker processes and name none.
-pub fn processes() -> &'static str {
-    if lock().contains_key("loky") { "loky" } else { "multiprocessing" }
 }
 
 /// The names that this project will have, with the reason why they cannot be used here.

@@ -5,6 +5,8 @@
 //! is left. The C vtable is this trait with C types (`foreign.rs`); no built-in backend has a side door.
 
 pub mod foreign;
+#[cfg(target_os = "linux")]
+pub mod loky;
 pub mod multiprocessing;
 pub mod sequential;
 pub mod threading;

@@ -3,14 +3,14 @@
 use super::abi::{self, writable};
 use super::backend::pb_chunk;
 use super::bytes::{pb_bytes, pb_results};
-use super::guard::guard;
+use super::guard::{guard, guard_value};
 use super::job::job;
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
 use crate::status::{Result, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 
 /// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
 /// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is
@@ -29,6 +29,40 @@ pub unsafe extern "C" fn pb_register_task(name: *const c_char, r#fn: pb_task_fn)
         let call = r#fn.ok_or_else(|| abi::null("fn"))?;
         tasks::register(name, call as usize)
     })
+}
+
+/// The first line of `main()` of a program whose own functions are tasks for worker processes: where the program was started as
+/// a worker it becomes one here and ends here; otherwise the call returns at once, and from now on workers of backend `loky`
+/// are this program started again. What comes before it in `main()` (`pb_register_task`, say) is done in workers too.
+///
+/// # Safety
+/// `argv` has `argc` nul-terminated texts, as main's has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_worker_main(argc: i32, argv: *mut *mut c_char) {
+    guard_value(
+        |_| (),
+        || {
+            let count = usize::try_from(argc).unwrap_or(0);
+            // SAFETY: the caller promised so many texts; NULL ends them, if it comes earlier.
+            let texts =
+                (0..count).map(|i| unsafe { if argv.is_null() { argv.cast() } else { *argv.add(i) } });
+            let texts = texts.take_while(|text: &*mut c_char| !text.is_null());
+            // SAFETY: as above.
+            let arguments: Vec<_> =
+                texts.map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy()).collect();
+            worker_main(&arguments.iter().map(|text| &**text).collect::<Vec<_>>());
+            Ok(())
+        },
+    );
+}
+
+fn worker_main(arguments: &[&str]) {
+    // In a worker too: maps inside its tasks may have workers of their own.
+    tasks::note_rerun();
+    #[cfg(target_os = "linux")]
+    worker::serve::live_if_asked(arguments);
+    #[cfg(not(target_os = "linux"))]
+    let _ = arguments;
 }
 
 /// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has

@@ -11,6 +11,8 @@ use std::sync::{MutexGuard, Once};
 
 struct Held {
     pool: threading::ForkGuard,
+    #[cfg(target_os = "linux")]
+    workers: crate::backends::loky::ForkGuard,
     spare: MutexGuard<'static, Vec<shared::Mapping>>,
     _others: [Box<dyn Any>; 5],
 }
@@ -30,6 +32,8 @@ extern "C" fn prepare() {
         ];
         held.replace(Some(Held {
             pool: threading::fork_guard(),
+            #[cfg(target_os = "linux")]
+            workers: crate::backends::loky::fork_guard(),
             spare: shared::spare_fork_guard(),
             _others: others,
         }));
@@ -44,6 +48,8 @@ extern "C" fn child() {
     fork::in_child();
     if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
         held.pool.in_child();
+        #[cfg(target_os = "linux")]
+        held.workers.in_child();
         shared::forget_in_child(held.spare);
     }
 }

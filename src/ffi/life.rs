@@ -6,7 +6,7 @@ use crate::registry;
 use crate::shared;
 use crate::status::pb_status;
 
-/// Ends idle threads, and sessions that no scope opened, and gives back memory that is kept warm for results; the next
+/// Ends idle threads and worker processes, and sessions that no scope opened, and gives back memory that is kept warm for results; the next
 /// call starts them again. Tasks that run are not disturbed:
 /// their threads end after them. May be called at any time and any number of times.
 #[unsafe(no_mangle)]
@@ -14,6 +14,8 @@ pub extern "C" fn pb_shutdown() -> pb_status {
     guard(|| {
         registry::close_implicit();
         threading::shutdown();
+        #[cfg(target_os = "linux")]
+        crate::backends::loky::shutdown();
         shared::release_all();
         Ok(())
     })

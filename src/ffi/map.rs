@@ -210,6 +210,7 @@ pub(super) fn request(
             shared_memory: flags & PB_REQUIRE_SHAREDMEM != 0,
             threads: flags & PB_PREFER_THREADS != 0,
             processes: flags & PB_PREFER_PROCESSES != 0,
+            ..Wishes::default()
         },
         rules: Rules {
             collect_errors: flags & PB_COLLECT_ERRORS != 0,

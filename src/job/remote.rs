@@ -6,7 +6,7 @@
 //! that had not begun. What is put back is claimed again, before new items.
 
 use super::{Chunk, Ended, Job, Loss};
-use crate::message::{Data, Kind, Reply, Request, Statuses};
+use crate::message::{Around, Data, Kind, Reply, Request, Statuses};
 use crate::status::{Error, ItemFate, Result, Status};
 use crate::tasks;
 use std::collections::{HashMap, VecDeque};
@@ -87,6 +87,17 @@ impl Job {
             outputs: if self.plan.task.outputs().address == 0 { Data::None } else { Data::Inline(&[]) },
             output_size: cargo.output_size as u64,
         })
+    }
+
+    /// What a worker on a seat finds around its tasks.
+    pub fn around(&self, seat: usize) -> Around {
+        self.plan.around.describe(seat)
+    }
+
+    /// The request for one item without arrays of a task that is not this job's, in its surroundings.
+    pub fn request_elsewhere<'a>(&self, task: &'a [u8], seat: usize) -> Request<'a> {
+        let (seats, around) = (self.n_jobs() as u32, self.around(seat));
+        Request { task, around, seat: seat as u32, seats, end: 1, ..Request::default() }
     }
 
     /// The next chunk for a worker elsewhere, or `None` when none is left now: one that is on its way may still be put back.

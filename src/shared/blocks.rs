@@ -8,12 +8,15 @@ use super::{Mapping, no_memory, page};
 use crate::status::{Error, Result, Status};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A block.
 #[derive(Debug)]
 pub struct Block {
+    /// No other block of this process has had it.
+    id: u64,
     mapping: Mapping,
     file: OwnedFd,
 }
@@ -28,8 +31,13 @@ pub struct Place {
 
 impl Place {
     /// The block's memfd, for processes that are to map it. Valid while this place is held.
-    pub fn file(&self) -> i32 {
-        self.block.file.as_raw_fd()
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.block.file.as_fd()
+    }
+
+    /// What tells this block from every other one that there was.
+    pub fn block_id(&self) -> u64 {
+        self.block.id
     }
 
     /// Bytes of the whole block.
@@ -93,7 +101,8 @@ impl Block {
             return Err(refused("ftruncate"));
         }
         let mapping = Mapping::of_file(file.as_fd(), 0, size)?;
-        Ok(Block { mapping, file })
+        static BLOCKS_MADE: AtomicU64 = AtomicU64::new(1);
+        Ok(Block { id: BLOCKS_MADE.fetch_add(1, Ordering::Relaxed), mapping, file })
     }
 }
 
@@ -119,6 +128,11 @@ pub fn find(address: usize, len: usize) -> Option<Place> {
     let offset = address - base;
     let inside = offset.checked_add(len).is_some_and(|end| end <= block.mapping.len());
     inside.then(|| Place { block: block.clone(), offset })
+}
+
+/// Whether the block of this number is still there.
+pub fn is_alive(id: u64) -> bool {
+    lock().values().any(|block| block.id == id)
 }
 
 /// Bytes of memory and swap; no limit where the system does not tell.

@@ -8,7 +8,7 @@ mod blocks;
 mod spare;
 
 pub use arena::{Arena, ArenaFile, Span};
-pub use blocks::{Place, alloc, find, fork_guard, free};
+pub use blocks::{Place, alloc, find, fork_guard, free, is_alive};
 pub use spare::{Spare, borrow, forget_in_child, fork_guard as spare_fork_guard, release_all};
 
 use crate::status::{Error, Result, Status};
@@ -28,6 +28,8 @@ pub unsafe trait Shareable: Sync {}
 unsafe impl Shareable for std::sync::atomic::AtomicU64 {}
 // SAFETY: as above.
 unsafe impl Shareable for std::sync::atomic::AtomicUsize {}
+// SAFETY: as above.
+unsafe impl Shareable for std::sync::atomic::AtomicI32 {}
 
 /// Bytes of a page.
 pub fn page() -> usize {
@@ -57,12 +59,24 @@ impl Mapping {
     /// New memory, all zero, that children of a fork share. `len` is rounded up to pages; pages are taken from the system
     /// when they are first touched.
     pub fn anonymous(len: usize) -> Result<Mapping> {
-        Mapping::new(len, libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1, 0)
+        Mapping::new(len, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1, 0)
     }
 
     /// A part of a file; `offset` is a multiple of the page size.
     pub fn of_file(file: BorrowedFd, offset: u64, len: usize) -> Result<Mapping> {
-        Mapping::new(len, 0, file.as_raw_fd(), offset)
+        Mapping::new(len, libc::MAP_SHARED, file.as_raw_fd(), offset)
+    }
+
+    /// A file as a copy of this process's own: what is written to it is seen by nobody else, until [`Mapping::forget_changes`].
+    pub fn private(file: BorrowedFd, len: usize) -> Result<Mapping> {
+        Mapping::new(len, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+    }
+
+    /// Of a private copy: it is the file's again. Nobody looks at it meanwhile.
+    pub fn forget_changes(&mut self) {
+        // SAFETY: the range is this mapping; dropping its own pages leaves the file's, and `&mut self` says that no
+        // references exist.
+        unsafe { libc::madvise(self.base().cast(), self.len, libc::MADV_DONTNEED) };
     }
 
     fn new(len: usize, flags: i32, fd: i32, offset: u64) -> Result<Mapping> {
@@ -71,8 +85,7 @@ impl Mapping {
         let offset = libc::off_t::try_from(offset).map_err(|_| too_large())?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the system's choice touches no memory that is in use.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED | flags, fd, offset) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, fd, offset) };
         match NonNull::new(base.cast::<u8>()) {
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Mapping { base, len: bytes }),
             _ => Err(no_memory(len, &io::Error::last_os_error().to_string())),
@@ -116,6 +129,19 @@ impl Mapping {
     pub fn slice<T: Shareable>(&self, offset: usize, count: usize) -> &[T] {
         // SAFETY: as in `view`.
         unsafe { std::slice::from_raw_parts(self.at::<T>(offset, count), count) }
+    }
+
+    /// Copies bytes in. The processes that map this have agreed that nobody else is there now.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        let place = self.at::<u8>(offset, bytes.len());
+        // SAFETY: `at` has checked that the range is inside; nobody else is there, as agreed.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
+    }
+
+    /// A range that nobody writes to now, as the processes that map this have agreed.
+    pub fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        // SAFETY: `at` has checked that the range is inside; nobody writes there, as agreed.
+        unsafe { std::slice::from_raw_parts(self.at::<u8>(offset, len), len) }
     }
 }
 

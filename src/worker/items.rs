@@ -2,13 +2,14 @@
 
 use super::Surface;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
+use crate::link::Marks;
 use crate::message::{Data, Failure, Reply, Request, Statuses};
 use crate::shared::Spare;
 use crate::status::{Error, Result, Status};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Instant;
 
 /// A `pb_task_fn`.
@@ -16,17 +17,6 @@ type Call = unsafe extern "C-unwind" fn(*mut c_void, usize, *const c_void, *mut 
 
 /// What a task "returned" that threw an exception instead.
 const THREW: i32 = i32::MIN;
-
-/// How far a chunk has come, for whoever must say what a dead worker was doing. Written by the worker alone, item by item:
-/// `begun` before the task is called, `ended` (Release, so that its output is seen by who sees the count) after it.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub struct Marks {
-    /// Items begun.
-    pub begun: AtomicU64,
-    /// Items ended.
-    pub ended: AtomicU64,
-}
 
 /// One line of a cache, and the strictest alignment that arrays are given.
 #[repr(C, align(64))]
@@ -109,8 +99,10 @@ pub(super) struct Items {
     begin: usize,
     surface: Arc<dyn Surface>,
     own_marks: Marks,
-    /// How each item ended, where errors are collected.
-    statuses: Vec<AtomicI32>,
+    /// How each item ended, where errors are collected and the carrier has no place for it.
+    own_statuses: Vec<AtomicI32>,
+    collect_errors: bool,
+    count: usize,
     /// What the last item returned.
     last: AtomicI32,
     started: Instant,
@@ -124,7 +116,8 @@ impl Items {
         [ctx, inputs, outputs]: [Buffer; 3],
         surface: Arc<dyn Surface>,
     ) -> Self {
-        let count = if request.collect_errors { request.items() } else { 0 };
+        let count = request.items();
+        let own = if request.collect_errors && surface.statuses(count).is_none() { count } else { 0 };
         Items {
             // SAFETY: `tasks::resolve` gave the address of a function that its caller registered, or passed to a map, as a
             // task of this type; a place's build was compared with the one it was taken from.
@@ -138,7 +131,9 @@ impl Items {
             begin: request.begin as usize,
             surface,
             own_marks: Marks::default(),
-            statuses: (0..count).map(|_| AtomicI32::new(0)).collect(),
+            own_statuses: (0..own).map(|_| AtomicI32::new(0)).collect(),
+            collect_errors: request.collect_errors,
+            count,
             last: AtomicI32::new(0),
             started: Instant::now(),
         }
@@ -146,6 +141,13 @@ impl Items {
 
     fn marks(&self) -> &Marks {
         self.surface.marks().unwrap_or(&self.own_marks)
+    }
+
+    fn statuses(&self) -> &[AtomicI32] {
+        match self.collect_errors {
+            true => self.surface.statuses(self.count).unwrap_or(&self.own_statuses),
+            false => &[],
+        }
     }
 
     fn element(buffer: &Buffer, item: usize, step: usize) -> *mut c_void {
@@ -178,8 +180,8 @@ impl Items {
         let ran = self.marks().ended.load(Ordering::Relaxed) as usize;
         let last = self.last.load(Ordering::Relaxed);
         let mut each: Vec<u8> = Vec::new();
-        if !self.statuses.is_empty() {
-            let ended = self.statuses.iter().take(ran);
+        if self.collect_errors {
+            let ended = self.statuses().iter().take(ran);
             each.extend(ended.flat_map(|status| status.load(Ordering::Relaxed).to_le_bytes()));
         } else if last != 0 {
             // Where errors are not collected only the last item can have failed.
@@ -232,7 +234,7 @@ impl Task for Arc<Items> {
     }
 
     fn record(&self, index: usize, status: i32) {
-        if let Some(place) = self.statuses.get(index - self.begin) {
+        if let Some(place) = self.statuses().get(index - self.begin) {
             place.store(status, Ordering::Relaxed);
         }
     }

@@ -7,19 +7,24 @@
 
 mod cancel;
 mod items;
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
+pub mod serve;
 
 pub use cancel::{Ticket, cancel_all};
-pub use items::Marks;
 
 use crate::context::TaskSurroundings;
 use crate::job::{Chunk, Job, Plan, Rules};
 use crate::limits::{self, Limit, ProcessLimit};
+use crate::link::Marks;
 use crate::message::{Failure, Reply, Request};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use items::{Buffer, Items};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 
 /// What a carrier offers to the chunks that it brings.
 pub trait Surface: Send + Sync {
@@ -29,6 +34,9 @@ pub trait Surface: Send + Sync {
 
     /// Where to note how far the chunk has come.
     fn marks(&self) -> Option<&Marks>;
+
+    /// Where to note how each of `count` items ended.
+    fn statuses(&self, count: usize) -> Option<&[AtomicI32]>;
 
     /// Whether the chunk should end early.
     fn stopped(&self) -> bool;
@@ -41,11 +49,14 @@ pub struct Worker {
     tasks: HashMap<Vec<u8>, usize>,
     /// The process-wide limit in force: setting one may cost more than a chunk.
     limit: Option<(Limit, ProcessLimit)>,
+    /// Whether the last chunk had a failure that ends its map.
+    pub ended_map: bool,
 }
 
 impl Worker {
     /// Runs a chunk. What cannot be run gets a reply too, which says why.
     pub fn run(&mut self, message: &[u8], surface: Arc<dyn Surface>) -> Vec<u8> {
+        self.ended_map = false;
         let ran = Request::decode(message).and_then(|request| self.run_request(&request, surface));
         ran.unwrap_or_else(|error| Reply::refusal(&error))
     }
@@ -86,6 +97,7 @@ impl Worker {
         job.run(&seat, Chunk { begin: request.begin as usize, end: request.end as usize });
         drop(seat);
         let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
+        self.ended_map = failure.is_some() && !request.collect_errors;
         Ok(items.reply(failure))
     }
 }
@@ -142,6 +154,10 @@ impl Surface for Alone {
     }
 
     fn marks(&self) -> Option<&Marks> {
+        None
+    }
+
+    fn statuses(&self, _count: usize) -> Option<&[AtomicI32]> {
         None
     }
 

@@ -34,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // What runs the chunks that come from another process.
-    ("worker", &["context", "job", "link", "limits", "message", "shared", "tasks"]),
+    ("worker", &["context", "job", "link", "limits", "message", "process", "shared", "tasks"]),
     ("call", &["context", "registry", "job", "backends", "backends/*", "limits"]),
     ("context", &["registry", "backends", "job", "cpu", "limits", "message"]),
     ("registry", &["backends", "backends/*"]),
@@ -42,7 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backends", &["job", "limits"]),
     ("job", &["limits", "message", "shared", "tasks"]),
     // What a caller and its worker processes have in common.
-    ("link", &["shared"]),
+    ("link", &["process", "shared"]),
     ("message", &["tasks"]),
     ("tasks", &[]),
     ("limits", &[]),
