@@ -695,6 +695,22 @@ pb_status pb_register_task(const char *name,
 void pb_worker_main(int32_t argc,
                     char **argv);
 
+/// In a worker program of its own, in any language, that a scope names by `"worker=PROGRAM ARGUMENTS"`: serves the process that
+/// started it until that one wants no more, and returns then. Every item of a `pb_map_bytes` is given to `handler`, whatever
+/// task the map names; on this thread, one at a time.
+///
+/// @param fd  3: the descriptor that the program was started with
+/// @param handler  runs an item
+/// @param user  its ctx
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT in a program that was not started as a worker, PB_ERR_IO when its caller is gone,
+/// PB_ERR_UNSUPPORTED where there are no worker processes.
+///
+/// Nothing else in the process uses the descriptor; `handler` may be called with `user`.
+pb_status pb_worker_serve(int32_t fd,
+                          pb_bytes_fn handler,
+                          void *user);
+
 /// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has
 /// the same version of the library. It has all that is needed: the task's name or place, ctx, the context, the inputs.
 ///

@@ -51,7 +51,7 @@ pub(super) struct Buffer {
 impl Buffer {
     const NULL: Buffer = Buffer { address: 0, _own: Vec::new() };
 
-    fn at(address: usize) -> Self {
+    pub(super) fn at(address: usize) -> Self {
         Buffer { address, _own: Vec::new() }
     }
 
