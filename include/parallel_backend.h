@@ -36,6 +36,8 @@ extern "C" {
 typedef int32_t pb_status;
 /// A map that runs, or has run, without its caller waiting; or, for a backend, the map that it is to run.
 typedef struct pb_job pb_job;
+/// Where an item's result is written to: valid inside its task only, on one thread at a time.
+typedef struct pb_output pb_output;
 /// A thread's context, captured for other threads.
 typedef struct pb_context pb_context;
 
@@ -588,9 +590,6 @@ pb_status pb_register_thread_pool(const char *user_api,
 pb_status pb_shutdown(void);
 
 /* ---- 9. maps of bytes ---------------------------------------------------------------------------------- */
-
-/// Where an item's result is written to: valid inside its task only, on one thread at a time.
-typedef struct pb_output pb_output;
 
 /// Results of any sizes: those of a map of bytes, or the one reply of a worker.
 typedef struct pb_results pb_results;

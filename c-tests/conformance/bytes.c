@@ -137,10 +137,10 @@ TEST(a_map_of_no_bytes_has_no_results) {
     CHECK_OK(pb_pop_backend(scope));
 }
 
-/* Inherited: until backends without the caller's memory carry bytes too. */
+
 void test_bytes(void) {
-    RUN_INHERITED(bytes_of_any_size_go_in_and_come_out);
-    RUN_INHERITED(results_may_be_large_and_there_need_be_no_inputs);
-    RUN_INHERITED(a_failed_item_has_no_result_and_the_others_have);
-    RUN_INHERITED(a_map_of_no_bytes_has_no_results);
+    RUN(bytes_of_any_size_go_in_and_come_out);
+    RUN(results_may_be_large_and_there_need_be_no_inputs);
+    RUN(a_failed_item_has_no_result_and_the_others_have);
+    RUN(a_map_of_no_bytes_has_no_results);
 }

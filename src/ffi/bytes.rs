@@ -1,11 +1,11 @@
 //! Section 9 of the header: maps of bytes.
 
 use super::abi::{self, writable};
-use super::bytes_task::{BytesTask, Items};
+use super::bytes_task::{BytesTask, Items, Needs};
 use super::guard::{guard, guard_value};
 use super::map::{self, pb_map_options};
 use crate::call;
-use crate::shared::Arena;
+use crate::shared::Output as pb_output;
 use crate::status::{Error, Result, Status, pb_status};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -18,13 +18,6 @@ pub struct pb_bytes {
     pub data: *const c_void,
     /// How many.
     pub size: usize,
-}
-
-/// Where an item's result is written to: valid inside its task only, on one thread at a time.
-pub struct pb_output {
-    pub(super) arena: Arena,
-    /// Why something that was to be written is not there.
-    pub(super) broken: Option<Error>,
 }
 
 /// Results of any sizes: those of a map of bytes, or the one reply of a worker.
@@ -120,8 +113,11 @@ pub unsafe extern "C" fn pb_map_bytes(
         let call = r#fn.ok_or_else(|| abi::null("fn"))?;
         writable(results, "results")?;
         let collects = options.flags & map::PB_COLLECT_ERRORS != 0;
+        // SAFETY: the caller promised a text, or NULL.
+        let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
+        let needs = Needs { ctx, ctx_size: options.ctx_size, name, statuses: options.statuses };
         // SAFETY: the caller promised the function and the arrays, until this call returns.
-        let items = Arc::new(unsafe { Items::new(call, ctx, n_items, inputs, options.statuses) }?);
+        let items = Arc::new(unsafe { Items::new(call, needs, n_items, inputs) }?);
         let ran = call::run(map::request(Box::new(BytesTask(items.clone())), n_items, &options, false)?);
         let kept = match &ran {
             Ok(()) => true,

@@ -3,24 +3,34 @@
 //! Seen from the job this is a map whose outputs have a fixed size: each is the place where an item's bytes lie, and the bytes
 //! themselves lie in the arena of whoever ran the item. So backends that bring fixed-size outputs home bring these.
 
-use super::bytes::{pb_bytes, pb_output};
-use super::task::{THREW, contain, fill_statuses};
+use super::bytes::pb_bytes;
+use super::task::{THREW, contain, fill_statuses, sendable_ctx};
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
-use crate::shared::{Arena, ArenaFile, Mapping, Span, Spare};
+use crate::message::{Kind, pack, unpack};
+use crate::shared::{Arena, ArenaFile, Mapping, Output as pb_output, Span, Spare};
 use crate::status::{Error, Result, Status};
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 type Call = unsafe extern "C-unwind" fn(*mut c_void, usize, *const c_void, usize, *mut pb_output) -> i32;
 
+/// What a call says beside its inputs.
+pub struct Needs {
+    pub ctx: *mut c_void,
+    /// Bytes of ctx, and the task's name: what other processes need.
+    pub ctx_size: usize,
+    pub name: Option<String>,
+    pub statuses: *mut i32,
+}
+
 /// The items, and what has come of them.
 pub struct Items {
     call: Call,
-    ctx: *mut c_void,
+    needs: Needs,
     n_items: usize,
     inputs: *const pb_bytes,
-    statuses: *mut i32,
     /// Where each result lies. Written through `first_span`, each by its item only.
     spans: Box<[Span]>,
     /// The first span; in a worker process that of the area that the parent reads.
@@ -46,13 +56,7 @@ impl Items {
     ///
     /// # Safety
     /// The function and the arrays are what the header asks for, for `n_items` items, until the call is over.
-    pub unsafe fn new(
-        call: Call,
-        ctx: *mut c_void,
-        n_items: usize,
-        inputs: *const pb_bytes,
-        statuses: *mut i32,
-    ) -> Result<Items> {
+    pub unsafe fn new(call: Call, needs: Needs, n_items: usize, inputs: *const pb_bytes) -> Result<Items> {
         let too_many = || {
             let message = format!("{n_items} items are more than memory can hold");
             Error::new(Status::ERR_OUT_OF_MEMORY, message)
@@ -61,15 +65,14 @@ impl Items {
         spans.try_reserve_exact(n_items).map_err(|_| too_many())?;
         spans.resize(n_items, Span::default());
         // SAFETY: the caller promised an entry for each item, or NULL.
-        unsafe { fill_statuses(statuses, n_items) }?;
+        unsafe { fill_statuses(needs.statuses, n_items) }?;
         let mut spans = spans.into_boxed_slice();
         let first_span = AtomicPtr::new(spans.as_mut_ptr());
         Ok(Items {
             call,
-            ctx,
+            needs,
             n_items,
             inputs,
-            statuses,
             spans,
             first_span,
             area: OnceLock::new(),
@@ -128,7 +131,7 @@ impl Items {
         self.set_span(index, Span::default());
         output.arena.begin();
         // SAFETY: the caller promised that the function may be called so, from this thread too.
-        let call = || unsafe { (self.call)(self.ctx, index, input.data, input.size, output) };
+        let call = || unsafe { (self.call)(self.needs.ctx, index, input.data, input.size, output) };
         let mut code = contain(call, THREW);
         if let (0, Some(error)) = (code, output.broken.take()) {
             job::set_text(format!("its result is not whole: {}", error.message));
@@ -178,25 +181,51 @@ impl Task for BytesTask {
     }
 
     fn record(&self, index: usize, status: i32) {
-        if !self.0.statuses.is_null() {
+        if !self.0.needs.statuses.is_null() {
             // SAFETY: index < n_items, the array has an entry for each, and only this item's worker writes it.
-            unsafe { *self.0.statuses.add(index) = status };
+            unsafe { *self.0.needs.statuses.add(index) = status };
         }
     }
 
     fn cargo(&self) -> Result<Cargo<'_>> {
-        Err(Error::new(
-            Status::ERR_TASK_NOT_PORTABLE,
-            "pb_map_bytes does not run on a backend whose workers lack the caller's memory yet: use 'multiprocessing', or \
-             'threading'",
-        ))
+        let Needs { ctx, ctx_size, name, .. } = &self.0.needs;
+        Ok(Cargo {
+            address: self.0.call as usize,
+            kind: Kind::Bytes,
+            name: name.as_deref(),
+            // SAFETY: the caller promised ctx_size bytes that live until the call is over.
+            ctx: unsafe { sendable_ctx(*ctx, *ctx_size) }?,
+            input_size: 0,
+            output_size: 0,
+        })
     }
 
-    fn inputs(&self, _chunk: Chunk) -> Option<&[u8]> {
-        None
+    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+        if self.0.inputs.is_null() {
+            return None;
+        }
+        let input = |index: usize| {
+            // SAFETY: the caller promised an entry for each item, and readable bytes behind each that is not NULL.
+            unsafe {
+                let pb_bytes { data, size } = *self.0.inputs.add(index);
+                (!data.is_null()).then(|| std::slice::from_raw_parts(data.cast::<u8>(), size))
+            }
+        };
+        Some(Cow::Owned(pack((chunk.begin..chunk.end).map(input))))
     }
 
-    fn store(&self, _first: usize, _outputs: &[u8]) {}
+    fn store(&self, first: usize, outputs: &[u8]) {
+        let count = outputs.get(..8).and_then(|count| count.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let results = unpack(outputs, count).unwrap_or_default();
+        self.0.with_output(|output| {
+            for (index, result) in (first..self.0.n_items).zip(results) {
+                output.arena.begin();
+                // What there is no memory for is missing.
+                let kept = result.filter(|bytes| output.arena.append(bytes).is_ok());
+                self.0.set_span(index, if kept.is_some() { output.arena.end() } else { Span::default() });
+            }
+        });
+    }
 
     fn outputs(&self) -> Outputs {
         Outputs { address: self.0.spans.as_ptr() as usize, size: size_of::<Span>() }

@@ -5,6 +5,7 @@ use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::message::Kind;
 use crate::shared::{self, Spare, Use};
 use crate::status::{Error, Result, Status};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -178,23 +179,8 @@ impl Task for CTask {
     }
 
     fn cargo(&self) -> Result<Cargo<'_>> {
-        let ctx = match (self.ctx.is_null(), self.ctx_size) {
-            (true, _) => None,
-            (false, 0) => {
-                return Err(Error::new(
-                    Status::ERR_TASK_NOT_PORTABLE,
-                    "ctx is given without ctx_size, so it cannot be sent to another process: set ctx_size in pb_map_options to \
-                     the bytes that ctx has (pointers in it would mean nothing there), or pass NULL",
-                ));
-            }
-            (false, size) if size > isize::MAX as usize => {
-                return Err(Error::invalid(format!("ctx_size is {size}: more than memory can hold")));
-            }
-            (false, size) => {
-                // SAFETY: the caller promised ctx_size bytes that live until the job is over.
-                Some(unsafe { std::slice::from_raw_parts(self.ctx.cast::<u8>().cast_const(), size) })
-            }
-        };
+        // SAFETY: the caller promised ctx_size bytes that live until the job is over.
+        let ctx = unsafe { sendable_ctx(self.ctx, self.ctx_size) }?;
         Ok(Cargo {
             address: self.call as usize,
             kind: Kind::Elements,
@@ -205,11 +191,11 @@ impl Task for CTask {
         })
     }
 
-    fn inputs(&self, chunk: Chunk) -> Option<&[u8]> {
+    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>> {
         let (input, _) = self.elements(chunk.begin);
         let size = (chunk.end - chunk.begin) * self.input_step();
         // SAFETY: the array is there, has an element for each of the items, and stays as it is until the job is over.
-        (!input.is_null()).then(|| unsafe { std::slice::from_raw_parts(input, size) })
+        (!input.is_null()).then(|| Cow::Borrowed(unsafe { std::slice::from_raw_parts(input, size) }))
     }
 
     fn store(&self, first: usize, outputs: &[u8]) {
@@ -254,5 +240,25 @@ impl Task for CTask {
             let from = area.base().wrapping_add(offset + begin).cast_const();
             std::ptr::copy_nonoverlapping(from, to, end - begin);
         }
+    }
+}
+
+/// The bytes of a ctx for another process; `None` for NULL.
+///
+/// # Safety
+/// `ctx` is NULL, or has `size` bytes that live as long as the result is used.
+pub unsafe fn sendable_ctx<'a>(ctx: *mut c_void, size: usize) -> Result<Option<&'a [u8]>> {
+    match (ctx.is_null(), size) {
+        (true, _) => Ok(None),
+        (false, 0) => Err(Error::new(
+            Status::ERR_TASK_NOT_PORTABLE,
+            "ctx is given without ctx_size, so it cannot be sent to another process: set ctx_size in pb_map_options to the \
+             bytes that ctx has (pointers in it would mean nothing there), or pass NULL",
+        )),
+        (false, size) if size > isize::MAX as usize => {
+            Err(Error::invalid(format!("ctx_size is {size}: more than memory can hold")))
+        }
+        // SAFETY: as the caller promised.
+        (false, size) => Ok(Some(unsafe { std::slice::from_raw_parts(ctx.cast::<u8>().cast_const(), size) })),
     }
 }

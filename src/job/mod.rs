@@ -34,6 +34,7 @@ use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -57,8 +58,8 @@ pub trait Task: Send + Sync {
     /// What another process needs to run its items, or why it cannot.
     fn cargo(&self) -> Result<Cargo<'_>>;
 
-    /// The inputs of a chunk; `None` where there are none.
-    fn inputs(&self, chunk: Chunk) -> Option<&[u8]>;
+    /// The inputs of a chunk; `None` where there are none. Those of a map of bytes are packed for the way.
+    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>>;
 
     /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
     fn store(&self, first: usize, outputs: &[u8]);

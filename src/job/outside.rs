@@ -130,7 +130,9 @@ impl Job {
         if state.claimed[place].shipped.is_none() {
             let seat = self.seats.take();
             let number = seat.unwrap_or(state.encoded % self.n_jobs());
-            let message = self.request(&task, number, chunk).map(|request| request.encode());
+            let inputs = self.plan.task.inputs(chunk);
+            let request = self.request(&task, number, chunk, inputs.as_deref());
+            let message = request.map(|request| request.encode());
             let message =
                 message.inspect_err(|_| seat.into_iter().for_each(|seat| self.seats.give_back(seat)))?;
             state.encoded += 1;

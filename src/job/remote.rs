@@ -6,7 +6,7 @@
 //! that had not begun. What is put back is claimed again, before new items.
 
 use super::{Chunk, Ended, Job, Loss};
-use crate::message::{Around, Data, Kind, Reply, Request, Statuses};
+use crate::message::{Around, Data, Kind, Reply, Request, Statuses, unpack};
 use crate::status::{Error, ItemFate, Result, Status};
 use crate::tasks;
 use std::collections::{HashMap, VecDeque};
@@ -67,8 +67,14 @@ impl Job {
         Ok(Request::encode_task(&tasks::reference(address, name)?))
     }
 
-    /// The request for a chunk with everything inline. `task` are the bytes of [`Job::encode_task`].
-    pub fn request<'a>(&'a self, task: &'a [u8], seat: usize, chunk: Chunk) -> Result<Request<'a>> {
+    /// The request for a chunk with everything inline. `task` are the bytes of [`Job::encode_task`], `inputs` those of the chunk.
+    pub fn request<'a>(
+        &'a self,
+        task: &'a [u8],
+        seat: usize,
+        chunk: Chunk,
+        inputs: Option<&'a [u8]>,
+    ) -> Result<Request<'a>> {
         let cargo = self.plan.task.cargo()?;
         let inline = |bytes: Option<&'a [u8]>| bytes.map_or(Data::None, Data::Inline);
         Ok(Request {
@@ -82,7 +88,7 @@ impl Job {
             ctx: inline(cargo.ctx),
             begin: chunk.begin as u64,
             end: chunk.end as u64,
-            inputs: inline(self.plan.task.inputs(chunk)),
+            inputs: inline(inputs),
             input_size: cargo.input_size as u64,
             outputs: if self.plan.task.outputs().address == 0 { Data::None } else { Data::Inline(&[]) },
             output_size: cargo.output_size as u64,
@@ -147,7 +153,11 @@ impl Job {
         reply: &Reply,
         outputs_may_be_elsewhere: bool,
     ) -> Result<()> {
-        let (items, output_size) = (chunk.end - chunk.begin, self.plan.task.cargo()?.output_size);
+        let Cargo { kind, output_size, .. } = self.plan.task.cargo()?;
+        let items = chunk.end - chunk.begin;
+        if kind == Kind::Bytes && reply.ran <= items as u64 {
+            return unpack(reply.outputs, reply.ran).map(drop);
+        }
         let outputs = reply.outputs.len();
         let fits = (outputs == 0 && outputs_may_be_elsewhere)
             || Some(outputs as u64) == reply.ran.checked_mul(output_size as u64);

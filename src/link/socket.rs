@@ -23,6 +23,8 @@ pub enum About {
     Forget,
     /// How long to wait for work: `len` is milliseconds.
     Patience,
+    /// From the worker: a reply that is too long for its place, of `len` bytes.
+    Reply,
 }
 
 /// A note.
@@ -38,14 +40,20 @@ pub struct Note {
     pub slot: u64,
 }
 
+/// Bytes of a note, and of a greeting.
+const NOTE: usize = 32;
+
 impl Note {
     fn words(self) -> [u64; 4] {
         [self.about as u64, self.id, self.len, self.slot]
     }
 
-    fn read([about, id, len, slot]: [u64; 4]) -> Option<Note> {
+    fn from_bytes(bytes: &[u8; NOTE]) -> Option<Note> {
+        let word =
+            |at: usize| bytes[at * 8..at * 8 + 8].try_into().map(u64::from_ne_bytes).unwrap_or_default();
+        let (about, id, len, slot) = (word(0), word(1), word(2), word(3));
         use About::*;
-        let all = [Control, Bells, Area, Ctx, Block, Forget, Patience];
+        let all = [Control, Bells, Area, Ctx, Block, Forget, Patience, Reply];
         let about = all.into_iter().find(|known| *known as u64 == about)?;
         Some(Note { about, id, len, slot })
     }
@@ -99,40 +107,50 @@ const _: () = assert!(size_of::<Beside>() >= unsafe { libc::CMSG_SPACE(size_of::
 
 /// Waits for a note. `None` at the end of the line.
 pub fn receive(socket: BorrowedFd) -> Option<(Note, Option<OwnedFd>)> {
-    let mut words = [0u64; 4];
-    let mut part = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
+    let mut bytes = [0; NOTE];
+    let (received, file) = take(socket, &mut bytes, 0);
+    if received != Ok(NOTE) {
+        return None;
+    }
+    Some((Note::from_bytes(&bytes)?, file))
+}
+
+/// Receives a packet, with the descriptor that came beside it.
+fn take(
+    socket: BorrowedFd,
+    bytes: &mut [u8; NOTE],
+    flags: i32,
+) -> (Result<usize, io::ErrorKind>, Option<OwnedFd>) {
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut beside = Beside([0; 24]);
     // SAFETY: as in `send`; a descriptor that came is nobody else's.
-    let (received, file) = unsafe {
+    unsafe {
         let mut message: libc::msghdr = zeroed();
         message.msg_iov = &mut part;
         message.msg_iovlen = 1;
         message.msg_control = (&raw mut beside).cast();
         message.msg_controllen = size_of::<Beside>() as _;
         let received = loop {
-            let received = libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC);
-            if received >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                break received;
+            let received = libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC | flags);
+            if received >= 0 {
+                break received as usize;
+            }
+            let error = io::Error::last_os_error().kind();
+            if error != io::ErrorKind::Interrupted {
+                return (Err(error), None);
             }
         };
         let header = if received > 0 { libc::CMSG_FIRSTHDR(&message) } else { std::ptr::null_mut() };
         let has_file = !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS;
         let file =
             has_file.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()));
-        (received, file)
-    };
-    if received as usize != size_of_val(&words) {
-        return None;
+        (Ok(received), file)
     }
-    Some((Note::read(words)?, file))
 }
 
-/// Bytes of a greeting: the library's version, filled up with zeroes.
-pub const GREETING: usize = 32;
-
-/// The greeting of this version.
-pub fn greeting() -> [u8; GREETING] {
-    let mut text = [0; GREETING];
+/// The greeting of this version: its number, filled up with zeroes. No note begins so.
+pub fn greeting() -> [u8; NOTE] {
+    let mut text = [0; NOTE];
     for (to, from) in text.iter_mut().zip(concat!("pb ", env!("CARGO_PKG_VERSION")).bytes()) {
         *to = from;
     }
@@ -147,29 +165,30 @@ pub fn greet(socket: BorrowedFd) {
 }
 
 /// The state of the line, as the caller sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Line {
     /// The worker has said nothing.
     Quiet,
     /// The worker has said this.
     Greeting(Vec<u8>),
+    /// The worker has sent a reply as a file.
+    Reply(OwnedFd),
     /// The worker has closed its end.
     Closed,
 }
 
 /// Looks, without waiting, whether the worker has said something.
 pub fn look(socket: BorrowedFd) -> Line {
-    let mut text = [0u8; GREETING];
-    // SAFETY: the buffer is as long as said.
-    let received =
-        unsafe { libc::recv(socket.as_raw_fd(), text.as_mut_ptr().cast(), text.len(), libc::MSG_DONTWAIT) };
+    let mut bytes = [0; NOTE];
+    let (received, file) = take(socket, &mut bytes, libc::MSG_DONTWAIT);
     match received {
-        0 => Line::Closed,
-        1.. => Line::Greeting(text[..received as usize].to_vec()),
-        _ => match io::Error::last_os_error().kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Line::Quiet,
-            _ => Line::Closed,
+        Ok(0) => Line::Closed,
+        Ok(count) => match (Note::from_bytes(&bytes), file) {
+            (Some(Note { about: About::Reply, .. }), Some(file)) if count == NOTE => Line::Reply(file),
+            _ => Line::Greeting(bytes[..count].to_vec()),
         },
+        Err(io::ErrorKind::WouldBlock) => Line::Quiet,
+        Err(_) => Line::Closed,
     }
 }
 
@@ -202,10 +221,14 @@ mod tests {
     #[test]
     fn the_caller_sees_a_greeting_and_the_end() {
         let (one, other) = pair().unwrap();
-        assert_eq!(look(one.as_fd()), Line::Quiet);
+        assert!(matches!(look(one.as_fd()), Line::Quiet));
         greet(other.as_fd());
-        assert_eq!(look(one.as_fd()), Line::Greeting(greeting().to_vec()));
+        assert!(matches!(look(one.as_fd()), Line::Greeting(words) if words == greeting()));
+        let (file, _) = super::super::segment::create(4096).unwrap();
+        send(other.as_fd(), Note { about: About::Reply, id: 0, len: 9, slot: 0 }, Some(file.as_fd()))
+            .unwrap();
+        assert!(matches!(look(one.as_fd()), Line::Reply(_)));
         drop(other);
-        assert_eq!(look(one.as_fd()), Line::Closed);
+        assert!(matches!(look(one.as_fd()), Line::Closed));
     }
 }

@@ -5,10 +5,12 @@
 //! indexes have 64 bits. The decoder trusts nothing: every length is compared with what is left before it is used, so any
 //! bytes at all are either a message or an error (`tests/message.rs` feeds it broken ones).
 
+mod parcel;
 mod reply;
 mod request;
 mod wire;
 
+pub use parcel::{pack, unpack};
 pub use reply::{Failure, Reply, Statuses};
 pub use request::{Around, Data, Kind, Request};
 

@@ -55,6 +55,8 @@ pub struct Around {
 pub enum Kind {
     /// A `pb_task_fn`: elements of one size.
     Elements,
+    /// A `pb_bytes_fn`: inputs and results are parcels of byte strings ([`super::pack`]); results come in the reply.
+    Bytes,
 }
 
 /// Items `begin..end` of a map.
@@ -220,6 +222,7 @@ impl<'a> Request<'a> {
         let mut reader = open(message, REQUEST)?;
         let kind = match reader.u8()? {
             0 => Kind::Elements,
+            1 => Kind::Bytes,
             other => return Err(malformed(format_args!("there is no kind {other} of task"))),
         };
         let task = reader.block()?;
@@ -278,6 +281,12 @@ impl<'a> Request<'a> {
             };
             if has == bytes { Ok(()) } else { Err(malformed(format_args!("its {what} have another size"))) }
         };
+        if self.kind == Kind::Bytes {
+            // What is in a parcel is checked when it is opened.
+            let empty =
+                matches!(self.outputs, Data::Inline(&[])) && self.input_size == 0 && self.output_size == 0;
+            return if empty { Ok(()) } else { Err(malformed("a map of bytes has no elements")) };
+        }
         fits(&self.inputs, self.input_size, "inputs")?;
         match self.outputs {
             Data::Inline(&[]) => fits(&Data::None, self.output_size, "outputs"),

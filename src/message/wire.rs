@@ -80,8 +80,13 @@ impl<'a> Reader<'a> {
 
     pub fn aligned_block(&mut self, align: usize) -> Result<&'a [u8]> {
         let size = self.size()?;
-        self.bytes(self.at.next_multiple_of(align) - self.at)?;
+        self.align(align)?;
         self.bytes(size)
+    }
+
+    /// Passes over what fills up to a multiple of `align`.
+    pub fn align(&mut self, align: usize) -> Result<()> {
+        self.bytes(self.at.next_multiple_of(align) - self.at).map(drop)
     }
 
     pub fn text(&mut self) -> Result<&'a str> {

@@ -6,7 +6,7 @@
 //! in the file.
 
 use super::{Mapping, no_memory, page, pages};
-use crate::status::Result;
+use crate::status::{Error, Result};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -137,6 +137,15 @@ impl Segment {
             Segment::File(mapping, _) => mapping.len(),
         }
     }
+}
+
+/// What a `pb_bytes_fn` writes its item's result to.
+#[derive(Debug)]
+pub struct Output {
+    /// Where it goes.
+    pub arena: Arena,
+    /// Why something that was to be written is not there.
+    pub broken: Option<Error>,
 }
 
 /// One writer's results.

@@ -7,7 +7,7 @@ mod arena;
 mod blocks;
 mod spare;
 
-pub use arena::{Arena, ArenaFile, Span};
+pub use arena::{Arena, ArenaFile, Output, Span};
 pub use blocks::{Place, alloc, find, fork_guard, free, is_alive};
 pub use spare::{Spare, borrow, forget_in_child, fork_guard as spare_fork_guard, release_all};
 

@@ -3,17 +3,36 @@
 use super::Surface;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::link::Marks;
-use crate::message::{Data, Failure, Reply, Request, Statuses};
-use crate::shared::Spare;
+use crate::message::{Data, Failure, Kind, Reply, Request, Statuses, pack, unpack};
+use crate::shared::{Arena, Output, Span, Spare};
 use crate::status::{Error, Result, Status};
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// A `pb_task_fn`.
 type Call = unsafe extern "C-unwind" fn(*mut c_void, usize, *const c_void, *mut c_void) -> i32;
+/// A `pb_bytes_fn`.
+pub type BytesCall =
+    unsafe extern "C-unwind" fn(*mut c_void, usize, *const c_void, usize, *mut Output) -> i32;
+
+/// What is called for an item.
+enum Function {
+    Elements(Call),
+    Bytes(BytesCall, Parcel),
+}
+
+/// The strings of a map of bytes.
+struct Parcel {
+    /// Address and size of each input.
+    inputs: Vec<(usize, usize)>,
+    output: Mutex<Output>,
+    /// Where the results lie; written by the worker's one thread.
+    results: Mutex<Vec<Span>>,
+}
 
 /// What a task "returned" that threw an exception instead.
 const THREW: i32 = i32::MIN;
@@ -89,7 +108,7 @@ impl Buffer {
 }
 
 pub(super) struct Items {
-    call: Call,
+    function: Function,
     ctx: Buffer,
     inputs: Buffer,
     input_step: usize,
@@ -115,13 +134,22 @@ impl Items {
         request: &Request,
         [ctx, inputs, outputs]: [Buffer; 3],
         surface: Arc<dyn Surface>,
-    ) -> Self {
+    ) -> Result<Self> {
         let count = request.items();
         let own = if request.collect_errors && surface.statuses(count).is_none() { count } else { 0 };
-        Items {
-            // SAFETY: `tasks::resolve` gave the address of a function that its caller registered, or passed to a map, as a
-            // task of this type; a place's build was compared with the one it was taken from.
-            call: unsafe { std::mem::transmute::<usize, Call>(address) },
+        // SAFETY: `tasks::resolve` gave the address of a function that its caller registered, or passed to a map, as a task of
+        // this type; a place's build was compared with the one it was taken from.
+        let function = unsafe {
+            match request.kind {
+                Kind::Elements => Function::Elements(std::mem::transmute::<usize, Call>(address)),
+                Kind::Bytes => {
+                    let call = std::mem::transmute::<usize, BytesCall>(address);
+                    Function::Bytes(call, Parcel::open(&request.inputs, &inputs, count)?)
+                }
+            }
+        };
+        Ok(Items {
+            function,
             ctx,
             inputs,
             input_step: request.input_size as usize,
@@ -136,7 +164,7 @@ impl Items {
             count,
             last: AtomicI32::new(0),
             started: Instant::now(),
-        }
+        })
     }
 
     fn marks(&self) -> &Marks {
@@ -158,20 +186,51 @@ impl Items {
     /// Runs one item; `item` counts from the chunk's first.
     fn run_item(&self, item: usize, marks: &Marks) -> i32 {
         marks.begun.store(item as u64 + 1, Ordering::Relaxed);
-        let input = Items::element(&self.inputs, item, self.input_step);
-        let output = Items::element(&self.outputs, item, self.output_step);
-        let ctx = self.ctx.address as *mut c_void;
-        // SAFETY: the function is a task; its arrays have an element for each of the chunk's items, as the decoded request
-        // says; a task may be called so on any thread. An exception is kept from going further.
-        let call = || unsafe { (self.call)(ctx, self.begin + item, input, output) };
-        let code = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-            job::set_text("the task threw an exception; a task must return a code instead".into());
-            THREW
-        });
+        let code = match &self.function {
+            Function::Elements(call) => self.call(*call, item),
+            Function::Bytes(call, parcel) => self.call_bytes(*call, parcel, item),
+        };
         if code != 0 {
             self.last.store(code, Ordering::Relaxed);
         }
         marks.ended.store(item as u64 + 1, Ordering::Release);
+        code
+    }
+
+    fn call(&self, call: Call, item: usize) -> i32 {
+        let input = Items::element(&self.inputs, item, self.input_step);
+        let output = Items::element(&self.outputs, item, self.output_step);
+        let ctx = self.ctx.address as *mut c_void;
+        // SAFETY: the function is a task; its arrays have an element for each of the chunk's items, as the decoded request
+        // says; a task may be called so on any thread.
+        contain(|| unsafe { call(ctx, self.begin + item, input, output) })
+    }
+
+    fn call_bytes(&self, call: BytesCall, parcel: &Parcel, item: usize) -> i32 {
+        let (input, size) = parcel.inputs.get(item).copied().unwrap_or_default();
+        let ctx = self.ctx.address as *mut c_void;
+        // One thread runs the chunk: nobody else wants the locks.
+        let mut output = parcel.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.arena.begin();
+        let place: *mut Output = &mut *output;
+        // SAFETY: the function is a task of bytes; the input lies in the request, the output is this item's alone.
+        let code = contain(|| unsafe { call(ctx, self.begin + item, input as *const c_void, size, place) });
+        let code = match output.broken.take() {
+            Some(error) if code == 0 => {
+                job::set_text(format!("its result is not whole: {}", error.message));
+                error.status.0
+            }
+            _ => code,
+        };
+        let span = if code == 0 {
+            output.arena.end()
+        } else {
+            output.arena.abandon();
+            Span::default()
+        };
+        if let Some(result) = parcel.results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(item) {
+            *result = span;
+        }
         code
     }
 
@@ -191,6 +250,11 @@ impl Items {
         let outputs = if self.output_in_reply { ran * self.output_step } else { 0 };
         // SAFETY: the buffer has an element for each item of the chunk, and no task runs any more.
         let outputs = unsafe { bytes_at(self.outputs.address, outputs) };
+        let parcel = match &self.function {
+            Function::Elements(_) => None,
+            Function::Bytes(_, parcel) => Some(parcel.close(ran)),
+        };
+        let outputs = parcel.as_deref().unwrap_or(outputs);
         let reply = Reply {
             refused: None,
             ran: ran as u64,
@@ -203,6 +267,46 @@ impl Items {
     }
 }
 
+/// Runs a task, and keeps an exception from going further.
+fn contain(call: impl FnOnce() -> i32) -> i32 {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        job::set_text("the task threw an exception; a task must return a code instead".into());
+        THREW
+    })
+}
+
+impl Parcel {
+    fn open(data: &Data, inputs: &Buffer, count: usize) -> Result<Parcel> {
+        let size = match data {
+            Data::None => 0,
+            Data::Inline(bytes) => bytes.len(),
+            Data::Shared { len, .. } => *len as usize,
+        };
+        // SAFETY: the buffer has the bytes of the request's inputs, which stay as they are until the chunk is over.
+        let bytes = unsafe { bytes_at(inputs.address, size) };
+        let strings = if inputs.address == 0 { Vec::new() } else { unpack(bytes, count as u64)? };
+        let place =
+            |string: Option<&[u8]>| string.map_or((0, 0), |bytes| (bytes.as_ptr() as usize, bytes.len()));
+        Ok(Parcel {
+            inputs: strings.into_iter().map(place).collect(),
+            output: Mutex::new(Output { arena: Arena::new(None), broken: None }),
+            results: Mutex::new(vec![Span::default(); count]),
+        })
+    }
+
+    /// The first results, packed.
+    fn close(&self, count: usize) -> Vec<u8> {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let _arena = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let strings = results.iter().take(count).map(|span| {
+            let (address, size) = span.find(None)?;
+            // SAFETY: the span lies in the arena, which is held, and nobody writes to it any more.
+            Some(unsafe { std::slice::from_raw_parts(address, size) })
+        });
+        pack(strings)
+    }
+}
+
 /// # Safety
 /// There are that many readable bytes, which nobody writes meanwhile; or none are asked for.
 unsafe fn bytes_at<'a>(address: usize, size: usize) -> &'a [u8] {
@@ -212,7 +316,10 @@ unsafe fn bytes_at<'a>(address: usize, size: usize) -> &'a [u8] {
 
 impl Task for Arc<Items> {
     fn site(&self) -> usize {
-        self.call as usize
+        match self.function {
+            Function::Elements(call) => call as usize,
+            Function::Bytes(call, _) => call as usize,
+        }
     }
 
     fn run(&self, index: usize) -> i32 {
@@ -243,7 +350,7 @@ impl Task for Arc<Items> {
         Err(Error::new(Status::ERR_INTERNAL, "a chunk of a worker goes no further"))
     }
 
-    fn inputs(&self, _chunk: Chunk) -> Option<&[u8]> {
+    fn inputs(&self, _chunk: Chunk) -> Option<Cow<'_, [u8]>> {
         None
     }
 

@@ -1,5 +1,6 @@
 //! What a worker has mapped of its caller's memory, as the notes on the socket tell.
 
+use crate::link::segment;
 use crate::link::socket::{self, About, Note};
 use crate::link::{AREA, Bell, CTX, CTX_KEPT, Control, SLOTS};
 use crate::shared::Mapping;
@@ -67,7 +68,7 @@ impl Memory {
         match note.about {
             About::Control if len >= size_of::<Control>() => self.control = Some(Arc::new(shared()?)),
             About::Bells if len >= size_of::<Bell>() => self.bells = Some(shared()?),
-            About::Control | About::Bells => {}
+            About::Control | About::Bells | About::Reply => {}
             About::Area => {
                 if let Some(area) = self.areas.get_mut(note.slot as usize) {
                     // The old one goes first: together they may be more than there is room for.
@@ -86,6 +87,15 @@ impl Memory {
             About::Patience => self.patience = Duration::from_millis(note.len),
         }
         Ok(())
+    }
+
+    /// Sends a reply that is too long for its place.
+    pub fn send_reply(&self, reply: &[u8]) -> Result<()> {
+        let (file, mapping) = segment::create(reply.len())?;
+        mapping.write(0, reply);
+        let note = Note { about: About::Reply, id: 0, len: reply.len() as u64, slot: 0 };
+        let sent = socket::send(self.socket.as_fd(), note, Some(file.as_fd()));
+        sent.map_err(|error| Error::new(Status::ERR_IO, error.to_string()))
     }
 
     /// The area of a slot.

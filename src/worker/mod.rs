@@ -18,7 +18,7 @@ use crate::context::TaskSurroundings;
 use crate::job::{Chunk, Job, Plan, Rules};
 use crate::limits::{self, Limit, ProcessLimit};
 use crate::link::Marks;
-use crate::message::{Failure, Reply, Request};
+use crate::message::{Failure, Kind, Reply, Request};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use items::{Buffer, Items};
@@ -81,12 +81,14 @@ impl Worker {
 
     fn run_request(&mut self, request: &Request, surface: Arc<dyn Surface>) -> Result<Vec<u8>> {
         let address = self.resolve(request.task)?;
+        // The strings of a parcel are aligned as 16-byte elements would be.
+        let element = if request.kind == Kind::Bytes { 16 } else { request.input_size as usize };
         let buffers = [
             Buffer::ctx(&request.ctx, &*surface)?,
-            Buffer::input(&request.inputs, request.input_size as usize, &*surface)?,
+            Buffer::input(&request.inputs, element, &*surface)?,
             Buffer::output(&request.outputs, request.items() * request.output_size as usize, &*surface)?,
         ];
-        let items = Arc::new(Items::new(address, request, buffers, surface.clone()));
+        let items = Arc::new(Items::new(address, request, buffers, surface.clone())?);
         let around = TaskSurroundings::from_outside(&request.around);
         let limit = around.limit(0);
         // Loading the task may have brought native libraries along: the limit comes after it.

@@ -193,7 +193,7 @@ impl Service {
             is_over,
         };
         let reply = answer(slot, &area, desk, worker);
-        put_reply(slot, &area, &reply);
+        put_reply(slot, &area, &reply, &self.memory);
         true
     }
 }
@@ -209,10 +209,17 @@ fn answer(slot: &Slot, area: &Mapping, desk: Desk, worker: &mut Worker) -> Vec<u
     worker.run(request, Arc::new(desk))
 }
 
-/// Writes the reply into its place; one that is too long is replaced by a word of regret.
-fn put_reply(slot: &Slot, area: &Mapping, reply: &[u8]) {
+/// Writes the reply into its place; one that is too long goes as a file.
+fn put_reply(slot: &Slot, area: &Mapping, reply: &[u8], memory: &Mutex<Memory>) {
     let room = slot.reply_room.load(Ordering::Relaxed);
-    let regret = Reply::refusal(&Error::new(Status::ERR_INTERNAL, "the worker's reply was too long"));
+    let sent = reply.len() as u64 > room
+        && memory.lock().unwrap_or_else(PoisonError::into_inner).send_reply(reply).is_ok();
+    if sent {
+        slot.reply_len.store(reply.len() as u64, Ordering::Relaxed);
+        return;
+    }
+    let regret = Error::new(Status::ERR_OUT_OF_MEMORY, "no memory in a worker for the results of a chunk");
+    let regret = Reply::refusal(&regret);
     let reply = if reply.len() as u64 <= room { reply } else { &regret };
     if let Ok(address) = range(area, slot.reply.load(Ordering::Relaxed), room) {
         let len = reply.len().min(room as usize);

@@ -10,7 +10,7 @@ use super::hand::{Death, Hand, Layout};
 use crate::fork;
 use crate::job::{Cargo, Chunk, Job, Task};
 use crate::link::{Bell, LOOK, SLOTS};
-use crate::message::{Data, Reply};
+use crate::message::{Data, Kind, Reply};
 use crate::shared::{self, Place};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
@@ -64,6 +64,8 @@ pub struct Call<'a> {
     pub(super) outputs: Option<Place>,
     input_size: usize,
     pub(super) output_size: usize,
+    /// Whether this is no map of bytes.
+    pub(super) has_elements: bool,
     number: u64,
     /// Items that were never claimed.
     left: usize,
@@ -83,10 +85,12 @@ impl<'a> Call<'a> {
         let large = cargo.ctx.filter(|ctx| ctx.len() > SMALL_CTX && ctx_place.is_none());
         let ctx = large.map(|ctx| executor.ctx(ctx)).transpose()?;
         let all = Chunk { begin: 0, end: job.n_items() };
-        let inputs = job.task().inputs(all).and_then(in_block);
+        let has_elements = cargo.kind == Kind::Elements;
+        let inputs = if has_elements { job.task().inputs(all) } else { None };
+        let inputs = inputs.and_then(|inputs| in_block(&inputs));
         let outputs = job.task().outputs();
-        let outputs =
-            shared::find(outputs.address, outputs.size * job.n_items()).filter(|_| outputs.address != 0);
+        let outputs = shared::find(outputs.address, outputs.size * job.n_items())
+            .filter(|_| has_elements && outputs.address != 0);
         let initializer = executor.params.initializer.as_deref().map(initializer).transpose()?;
         Ok(Call {
             job,
@@ -99,6 +103,7 @@ impl<'a> Call<'a> {
             outputs,
             input_size: cargo.input_size,
             output_size: cargo.output_size,
+            has_elements,
             number: next_number(),
             left: job.n_items(),
             stations: (0..job.n_jobs()).map(|_| None).collect(),
@@ -280,11 +285,12 @@ impl<'a> Call<'a> {
         let chunk = self.bounded(chunk);
         let items = chunk.end - chunk.begin;
         let inputs = self.job.task().inputs(chunk);
-        let has_outputs = self.job.task().outputs().address != 0;
-        let input_len = if self.inputs.is_some() { 0 } else { items * self.input_size };
+        let has_outputs = self.has_elements && self.job.task().outputs().address != 0;
+        let own_inputs = inputs.as_deref().filter(|_| self.inputs.is_none());
+        let input_len = own_inputs.map_or(0, <[u8]>::len);
         let output_len = if self.outputs.is_some() { 0 } else { items * self.output_size };
         let layout = Layout::new(input_len, output_len, items);
-        let mut request = self.job.request(&self.task, seat, chunk)?;
+        let mut request = self.job.request(&self.task, seat, chunk, inputs.as_deref())?;
         if let Some(ctx) = &self.ctx {
             request.ctx = Data::Shared { block: ctx.id, offset: 0, len: ctx.len as u64 };
         }
@@ -315,7 +321,7 @@ impl<'a> Call<'a> {
             station.hand.share_block(place)?;
         }
         let area = station.hand.area(layout.len + request.len())?;
-        if let Some(bytes) = inputs.filter(|_| input_len > 0) {
+        if let Some(bytes) = own_inputs {
             area.write(layout.inputs, bytes);
         }
         station.hand.post(&layout, &request)?;
@@ -326,6 +332,8 @@ impl<'a> Call<'a> {
     /// The beginning of a chunk that is not too large; the rest is put back.
     fn bounded(&self, chunk: Chunk) -> Chunk {
         let most = (CHUNK_BYTES / (self.input_size + self.output_size).max(1)).max(1);
+        // How far a lost worker came in a chunk of bytes tells which results there were, but these are gone with it.
+        let most = if self.has_elements || !self.job.rules().once_only { most } else { 1 };
         let end = chunk.end.min(chunk.begin + most);
         self.job.put_back(Chunk { begin: end, ..chunk });
         Chunk { end, ..chunk }
@@ -340,9 +348,13 @@ impl<'a> Call<'a> {
             let Some(flight) = station.flights.pop_front() else { break };
             moved = true;
             let len = station.hand.reply_len();
-            let bytes = station.hand.oldest_area().filter(|_| len <= flight.layout.reply_room);
-            let bytes = bytes.map(|area| area.bytes(flight.layout.reply, len).to_vec()).unwrap_or_default();
-            let reply = match Reply::decode(&bytes) {
+            let room = flight.layout.reply_room;
+            // A reply too long for its place comes as a file.
+            let file = if len > room { station.hand.take_reply_file(len) } else { None };
+            let small = station.hand.oldest_area().filter(|_| len <= room);
+            let small = small.map(|area| area.bytes(flight.layout.reply, len).to_vec()).unwrap_or_default();
+            let bytes = file.as_ref().map_or(&small[..], |file| file.bytes(0, len));
+            let reply = match Reply::decode(bytes) {
                 Ok(reply) => reply,
                 Err(error) => {
                     // Some task has written where it should not.

@@ -51,6 +51,8 @@ pub struct Hand {
     ctxs: VecDeque<u64>,
     blocks: HashSet<u64>,
     greeted: bool,
+    /// Replies that came as files, for requests that were not taken yet.
+    replies: VecDeque<OwnedFd>,
     started: Instant,
     program: String,
     /// Items that it has run.
@@ -92,6 +94,7 @@ impl Hand {
             ctxs: VecDeque::new(),
             blocks: HashSet::new(),
             greeted: false,
+            replies: VecDeque::new(),
             started: Instant::now(),
             program: program.clone(),
             items: 0,
@@ -245,23 +248,18 @@ impl Hand {
 
     /// Looks whether the worker is still there.
     pub fn look(&mut self) -> Option<Death> {
-        match socket::look(self.socket.as_fd()) {
-            Line::Greeting(words) => {
-                self.greeted = true;
-                if words != socket::greeting() {
-                    return Some(Death::Unfit(self.other_version(&words)));
-                }
-            }
-            Line::Quiet if !self.greeted && self.started.elapsed() > START => {
-                let message = format!(
-                    "'{}' was started as a worker of backend 'loky' and has not answered for {} s: is it a pb-worker, or a \
-                     program that calls pb_worker_main first?",
-                    self.program,
-                    START.as_secs()
-                );
-                return Some(Death::Unfit(Error::new(Status::ERR_BACKEND_UNAVAILABLE, message)));
-            }
-            Line::Quiet | Line::Closed => {}
+        let is_closed = match self.listen() {
+            Ok(is_closed) => is_closed,
+            Err(unfit) => return Some(unfit),
+        };
+        if !self.greeted && self.started.elapsed() > START {
+            let message = format!(
+                "'{}' was started as a worker of backend 'loky' and has not answered for {} s: is it a pb-worker, or a \
+                 program that calls pb_worker_main first?",
+                self.program,
+                START.as_secs()
+            );
+            return Some(Death::Unfit(Error::new(Status::ERR_BACKEND_UNAVAILABLE, message)));
         }
         let exit = self.child.as_mut().and_then(Child::try_wait);
         if let Some(exit) = exit {
@@ -269,25 +267,39 @@ impl Hand {
                 return Some(Death::Ended(exit));
             }
             // Its last words may have come meanwhile.
-            if let Line::Greeting(words) = socket::look(self.socket.as_fd()) {
-                self.greeted = true;
-                let fits = words == socket::greeting();
-                return Some(if fits {
-                    Death::Ended(exit)
-                } else {
-                    Death::Unfit(self.other_version(&words))
-                });
-            }
-            return Some(Death::Unfit(self.no_worker(&exit)));
+            return Some(match self.listen() {
+                Err(unfit) => unfit,
+                Ok(_) if self.greeted => Death::Ended(exit),
+                Ok(_) => Death::Unfit(self.no_worker(&exit)),
+            });
         }
         if self.control().worker.state.load(Ordering::SeqCst) == state::LEAVING {
             return Some(Death::Ended(Exit::Code(0)));
         }
         // The end of the line is that of the process, or a task's doing.
-        if self.greeted && socket::look(self.socket.as_fd()) == Line::Closed {
-            return Some(self.hung_up());
+        (self.greeted && is_closed).then(|| self.hung_up())
+    }
+
+    /// Takes what the worker has said; whether it has closed the line.
+    fn listen(&mut self) -> Result<bool, Death> {
+        loop {
+            match socket::look(self.socket.as_fd()) {
+                Line::Greeting(words) if words == socket::greeting() => self.greeted = true,
+                Line::Greeting(words) => return Err(Death::Unfit(self.other_version(&words))),
+                Line::Reply(file) => self.replies.push_back(file),
+                Line::Quiet => return Ok(false),
+                Line::Closed => return Ok(true),
+            }
         }
-        None
+    }
+
+    /// The file with the oldest request's reply.
+    pub fn take_reply_file(&mut self, len: usize) -> Option<Mapping> {
+        self.listen().ok()?;
+        let file = self.replies.pop_front()?;
+        // No more is believed than there is: beyond its end a file cannot be read.
+        let size = std::fs::File::from(file.try_clone().ok()?).metadata().ok()?.len();
+        if (size as usize) < len { None } else { Mapping::of_file(file.as_fd(), 0, len).ok() }
     }
 
     fn hung_up(&mut self) -> Death {

@@ -119,7 +119,9 @@ impl Call<'_> {
             let ended = ended.min(items);
             first = false;
             let done = Chunk { end: chunk.begin + ended, ..chunk };
-            if let Some(area) = station.hand.oldest_area().filter(|_| ended > 0) {
+            // Results of bytes were in its own memory, and are gone.
+            let salvaged = if self.has_elements { ended } else { 0 };
+            if let Some(area) = station.hand.oldest_area().filter(|_| salvaged > 0) {
                 if self.outputs.is_none() {
                     self.job.task().store(chunk.begin, area.bytes(layout.outputs, ended * self.output_size));
                 }
@@ -128,17 +130,22 @@ impl Call<'_> {
                 self.job.salvage(done, if collects { Statuses::Each(each) } else { Statuses::AllGood });
             }
             station.hand.take();
+            let once_only = self.job.rules().once_only;
+            let has_run = !self.has_elements && once_only && ended == items;
             let is_running = begun > ended && ended < items;
-            if is_running {
-                running(self.job, done.end);
+            let lost = if has_run { done.end - 1 } else { done.end };
+            if is_running || has_run {
+                running(self.job, lost);
             }
             if !self.job.is_stopped() {
+                if !self.has_elements && !has_run {
+                    self.job.put_back(done);
+                }
                 self.job.put_back(Chunk { begin: done.end + usize::from(is_running), ..chunk });
             }
         }
     }
 }
-
 fn loss(exit: &Exit) -> Loss {
     let (exit_code, signal) = match exit {
         Exit::Code(code) => (*code, 0),
