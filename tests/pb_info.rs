@@ -57,7 +57,7 @@ fn the_json_has_what_its_document_names() {
     let cpus = report["cpus"]["logical"].as_i64().unwrap();
     assert!(cpus >= 1 && report["cpus"]["physical"].as_i64().unwrap() <= cpus);
     assert!(texts(&report["cpus"]["reasons"]).iter().any(|reason| reason.ends_with("online")));
-    assert_eq!(texts(&report["backends"]["available"]), ["multiprocessing", "sequential", "threading"]);
+    assert_eq!(texts(&report["backends"]["available"]), ["loky", "multiprocessing", "sequential", "threading"]);
     for missing in report["backends"]["unavailable"].as_array().unwrap() {
         assert!(missing["name"].is_string() && missing["reason"].is_string());
     }
