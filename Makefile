@@ -3,6 +3,7 @@
 #   make demo      build, install under build/, and run the demo
 #   make test      everything that must pass
 #   make bench     measure against other runtimes, write benches/results (about 6 minutes, on a machine at rest)
+#   make bench-processes   worker processes against Python's fork pool and R's mclapply (half a minute)
 #   make check     formats, lints, and that the header, symbols and versions agree
 #   make install   PREFIX=/usr/local (DESTDIR is respected)
 #   make header    generate include/parallel_backend.h after a change in src/ffi
@@ -21,7 +22,7 @@ stage = @printf '\n== %s\n'
 # Stages follow one another, whatever -j says: they share build trees and two of them measure time.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: demo test bench check install header format clean setup-demo setup-test setup-bench build local-install \
+.PHONY: demo test bench bench-processes check install header format clean setup-demo setup-test setup-bench build local-install \
         test-rust test-plugins test-c test-consumers test-valgrind test-examples test-bench
 
 demo: setup-demo local-install
@@ -105,6 +106,10 @@ test-bench:
 bench: setup-bench build/benches
 	$(stage) "benchmark"
 	.venv/bin/python -B benches/run $(BENCH)
+
+bench-processes: local-install
+	$(stage) "worker processes"
+	benches/processes/run
 
 build/benches: local-install
 	cmake -S benches -B $@ -DCMAKE_PREFIX_PATH=$(prefix) >build/benches.log || { cat build/benches.log; exit 1; }

@@ -1,5 +1,6 @@
 //! Link arguments. Of the shared library: a soname (cargo sets none), and no unloading, since worker threads
-//! run code of the library for as long as the process lives. Of pb-info: the `pb_` symbols that plugins call.
+//! run code of the library for as long as the process lives. Of pb-info and pb-worker: the `pb_` symbols that plugins and tasks
+//! call, so that these find the program's own library and bring no second one to life.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -19,4 +20,5 @@ fn main() {
         }
     }
     println!("cargo:rustc-link-arg-bin=pb-info=-rdynamic");
+    println!("cargo:rustc-link-arg-bin=pb-worker=-rdynamic");
 }

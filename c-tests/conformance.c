@@ -1,21 +1,24 @@
-/* The conformance suite: conformance BACKEND [--plugin FILE] [--separate-memory]. See
+/* The conformance suite: conformance BACKEND [--plugin FILE] [--separate-memory | --forked]. See
  * conformance/conformance.h for its rules, conformance.cmake for the backends that it is run on. */
 #include "conformance/conformance.h"
 
-struct suite suite = {NULL, 1, 0};
+struct suite suite = {NULL, 1, 1, 0};
 
 static int usage(void) {
-    fputs("usage: conformance BACKEND [--plugin FILE] [--separate-memory]\n", stderr);
+    fputs("usage: conformance BACKEND [--plugin FILE] [--separate-memory | --forked]\n", stderr);
     return 2;
 }
 
 int main(int argc, char **argv) {
+    pb_worker_main(argc, argv);
     if (argc < 2)
         return usage();
     suite.backend = argv[1];
     suite.is_slow = getenv("PB_TEST_VALGRIND") != NULL;
     for (int i = 2; i < argc; ++i) {
         if (strcmp(argv[i], "--separate-memory") == 0)
+            suite.shares_memory = suite.inherits = 0;
+        else if (strcmp(argv[i], "--forked") == 0)
             suite.shares_memory = 0;
         else if (strcmp(argv[i], "--plugin") == 0 && i + 1 < argc)
             CHECK_OK(pb_load_plugin(argv[++i]));
@@ -24,6 +27,8 @@ int main(int argc, char **argv) {
     }
     if (strcmp(suite.backend, "cbackend") == 0)
         CHECK_OK(register_cbackend());
+    if (strcmp(suite.backend, "remote") == 0)
+        CHECK_OK(register_remote());
 
     test_results();
     test_errors();
@@ -33,6 +38,7 @@ int main(int argc, char **argv) {
     test_limits();
     test_threads();
     test_joins();
+    test_bytes();
     CHECK_OK(pb_shutdown());
     return check_result();
 }

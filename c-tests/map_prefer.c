@@ -1,6 +1,8 @@
 /* Which backend a map runs on: what was chosen, what the call prefers, what it requires. */
 #include "sync.h"
 
+#include <unistd.h>
+
 /* Two backends in C that run everything on the calling thread and count their maps: one shares memory, one
  * does not. */
 static size_t maps_here, maps_afar;
@@ -14,23 +16,29 @@ static pb_status run_all(void *state, void *session, pb_job *job) {
     return PB_OK;
 }
 
-static int32_t note_level(void *ctx, size_t index, const void *input, void *output) {
-    (void)index, (void)input, (void)output;
-    __atomic_store_n((int32_t *)ctx, pb_nesting_level(), __ATOMIC_RELAXED);
+typedef struct sight {
+    int32_t level, process;
+} sight;
+
+static int32_t look(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input;
+    *(sight *)output = (sight){pb_nesting_level(), (int32_t)getpid()};
     return 0;
 }
 
 /* The backend that a map with these flags runs on here. */
 static const char *where(uint32_t flags) {
     const size_t here = maps_here, afar = maps_afar;
-    int32_t level = -1;
+    sight seen[4];
     pb_map_options options = {.struct_size = sizeof options, .n_jobs = 2, .flags = flags};
-    CHECK_OK(pb_parallel_map(note_level, &level, 4, NULL, 0, NULL, 0, &options));
+    CHECK_OK(pb_parallel_map(look, NULL, 4, NULL, 0, seen, sizeof *seen, &options));
     if (maps_here != here)
         return "here";
     if (maps_afar != afar)
         return "afar";
-    return level > pb_nesting_level() ? "threading" : "sequential";
+    if (seen[0].process != (int32_t)getpid())
+        return "processes";
+    return seen[0].level > pb_nesting_level() ? "threading" : "sequential";
 }
 
 /* joblib: test_parallel.py::test_backend_hinting_and_constraints and ..._with_custom_backends. joblib refuses
@@ -42,11 +50,12 @@ TEST(a_preference_counts_where_nothing_was_chosen_and_a_requirement_always) {
     static const struct {
         const char *chosen, *expected[5];
     } table[] = {
-        {NULL, {"threading", "threading", "threading", "threading", "threading"}},
+        {NULL, {"threading", "threading", "processes", "threading", "threading"}},
         {"threading", {"threading", "threading", "threading", "threading", "threading"}},
         {"sequential", {"sequential", "sequential", "sequential", "sequential", "sequential"}},
         {"here", {"here", "here", "here", "here", "here"}},
         {"afar", {"afar", "afar", "afar", "threading", "threading"}},
+        {"multiprocessing", {"processes", "processes", "processes", "threading", "threading"}},
     };
     for (size_t row = 0; row < sizeof table / sizeof *table; row++) {
         pb_scope scope = use_backend(table[row].chosen, 2);
@@ -74,6 +83,8 @@ static int32_t prefer_at_depth_2(void *ctx, size_t index, const void *input, voi
     }
     CHECK_STR("sequential", where(0)); /* the nesting rule, which is nobody's choice */
     CHECK_STR("threading", where(PB_PREFER_THREADS));
+    /* A preference must not multiply processes: inside tasks the rule stands. */
+    CHECK_STR("sequential", where(PB_PREFER_PROCESSES));
     pb_scope scope = use_backend("sequential", 2);
     CHECK_STR("sequential", where(PB_PREFER_THREADS));
     CHECK_OK(pb_pop_backend(scope));
@@ -119,8 +130,7 @@ TEST(a_backend_without_workers_is_an_error) {
                                      .run = run_all};
     REQUIRE(pb_register_backend("empty", &table, &maps, 0) == PB_OK);
     pb_scope scope = use_backend("empty", 2);
-    int32_t level;
-    CHECK_STATUS(pb_parallel_map(note_level, &level, 4, NULL, 0, NULL, 0, NULL), PB_ERR_BACKEND_UNAVAILABLE);
+    CHECK_STATUS(pb_parallel_map(look, NULL, 4, NULL, 0, NULL, 0, NULL), PB_ERR_BACKEND_UNAVAILABLE);
     CHECK_TEXT("'empty' has no active worker");
     CHECK_INT(PB_ERR_BACKEND_UNAVAILABLE, pb_effective_n_jobs(0));
     CHECK_OK(pb_pop_backend(scope));

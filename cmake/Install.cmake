@@ -5,14 +5,20 @@ install(DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/include/ TYPE INCLUDE PATTERN "*.i
 install(FILES ${PB_SHARED_LIBRARY} TYPE LIB PERMISSIONS
         OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 install(FILES ${pb_lib_dir}/${PB_SONAME} ${pb_lib_dir}/${pb_cdylib} ${PB_STATIC_LIBRARY} TYPE LIB)
-install(PROGRAMS ${PB_PROGRAMS} TYPE BIN)
+# pb-worker is started by the library, not by people.
+set(pb_helpers ${PB_PROGRAMS})
+list(FILTER pb_helpers INCLUDE REGEX "/pb-worker$")
+set(pb_user_programs ${PB_PROGRAMS})
+list(REMOVE_ITEM pb_user_programs ${pb_helpers})
+install(PROGRAMS ${pb_user_programs} TYPE BIN)
+install(PROGRAMS ${pb_helpers} DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/parallel_backend)
 
 # The CMake package.
 set(pb_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/parallel_backend)
 configure_package_config_file(
     ${CMAKE_CURRENT_SOURCE_DIR}/cmake/parallel_backendConfig.cmake.in parallel_backendConfig.cmake
     INSTALL_DESTINATION ${pb_package_dir}
-    PATH_VARS CMAKE_INSTALL_INCLUDEDIR CMAKE_INSTALL_LIBDIR PB_PLUGIN_DIR)
+    PATH_VARS CMAKE_INSTALL_INCLUDEDIR CMAKE_INSTALL_LIBDIR CMAKE_INSTALL_LIBEXECDIR PB_PLUGIN_DIR)
 if(PROJECT_VERSION_MAJOR EQUAL 0)
     set(pb_compatibility SameMinorVersion) # as the soname
 else()

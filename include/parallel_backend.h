@@ -36,6 +36,8 @@ extern "C" {
 typedef int32_t pb_status;
 /// A map that runs, or has run, without its caller waiting; or, for a backend, the map that it is to run.
 typedef struct pb_job pb_job;
+/// Where an item's result is written to: valid inside its task only, on one thread at a time.
+typedef struct pb_output pb_output;
 /// A thread's context, captured for other threads.
 typedef struct pb_context pb_context;
 
@@ -218,7 +220,7 @@ void pb_context_free(pb_context *context);
 #define PB_REQUIRE_SHAREDMEM 1
 /// Soft: `threading` where no backend was chosen.
 #define PB_PREFER_THREADS 2
-/// Soft: worker processes where no backend was chosen and there are some.
+/// Soft: worker processes where no backend was chosen: `loky`, or else `multiprocessing`. Not inside tasks.
 #define PB_PREFER_PROCESSES 4
 /// Run everything; `statuses` has each item's fate; the call returns PB_ERR_TASK_FAILED if any failed.
 #define PB_COLLECT_ERRORS 8
@@ -247,7 +249,8 @@ typedef struct pb_map_options {
     /// Items that a worker takes at once; 0: adapted to the time that they take.
     size_t batch_size;
     /// Seconds that one task may take, from its own start; 0: any. Where tasks share this process's memory a late task is
-    /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended.
+    /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended. Where they
+    /// run in processes of their own, one that goes on is killed with its process 100 ms later.
     double timeout;
     /// Bytes of ctx, for backends without shared memory.
     size_t ctx_size;
@@ -259,7 +262,7 @@ typedef struct pb_map_options {
     pb_progress_fn progress;
     /// Passed to `progress`.
     void *progress_user;
-    /// How often an item whose worker died is started again.
+    /// How often an item whose worker process died is started again.
     uint32_t retries;
     /// 0.
     uint32_t reserved;
@@ -274,7 +277,8 @@ typedef struct pb_map_options {
 /// @param ctx  passed to every item; shared by all of them
 /// @param n_items  how many; 0 is PB_OK
 /// @param inputs, input_size  an array of n_items elements of input_size bytes, or NULL
-/// @param outputs, output_size  likewise; each item writes its own element
+/// @param outputs, output_size  likewise; each item writes its own element. In worker processes it begins with arbitrary
+///   content
 /// @param options  NULL for the defaults
 ///
 /// Errors: PB_ERR_TASK_FAILED for the first item in time that returned non-zero (no further item starts then; see
@@ -582,9 +586,10 @@ pb_status pb_register_thread_pool(const char *user_api,
 
 /* ---- 8. life ------------------------------------------------------------------------------------------- */
 
-/// Ends idle threads, and sessions that no scope opened; the next call starts them again. Tasks that run are not disturbed:
-/// their threads end after them. A timeline that is being recorded is written as far as it has come, and goes on. May be called
-/// at any time and any number of times. Errors: PB_ERR_IO where the timeline cannot be written; the rest is done then.
+/// Ends idle threads and worker processes, and sessions that no scope opened, and gives back memory that is kept warm for
+/// results; the next call starts them again. Tasks that run are not disturbed: their threads end after them. A timeline that is
+/// being recorded is written as far as it has come, and goes on. May be called at any time and any number of times. Errors:
+/// PB_ERR_IO where the timeline cannot be written; the rest is done then.
 pb_status pb_shutdown(void);
 
 /// Begins a phase, a time in which many maps are called: idle threads of the backend `threading` stay awake until
@@ -608,7 +613,184 @@ pb_status pb_phase_begin(int32_t max_workers,
 /// Ends a phase, on any thread. Errors: PB_ERR_SCOPE where it is not open; nothing is changed then.
 pb_status pb_phase_end(pb_scope phase);
 
-/* ---- 9. two branches ----------------------------------------------------------------------------------- */
+/* ---- 9. maps of bytes ---------------------------------------------------------------------------------- */
+
+/// Results of any sizes: those of a map of bytes, or the one reply of a worker.
+typedef struct pb_results pb_results;
+
+/// Runs for one item. `input` points at its `input_size` bytes (NULL and 0 where there are no inputs); the result is what the
+/// item writes to `output`, nothing at all included. 0 is success; any other code is the item's failure. Otherwise as
+/// `pb_task_fn`.
+typedef int32_t (*pb_bytes_fn)(void *ctx,
+                               size_t index,
+                               const void *input,
+                               size_t input_size,
+                               pb_output *output);
+
+/// Bytes somewhere.
+typedef struct pb_bytes {
+    /// The first of them.
+    const void *data;
+    /// How many.
+    size_t size;
+} pb_bytes;
+
+/// For a `pb_bytes_fn`: appends bytes (copied) to the result of its item. Errors: PB_ERR_OUT_OF_MEMORY, with which the item
+/// fails, whatever it returns; PB_ERR_INVALID_ARGUMENT.
+///
+/// `output` was passed to the task that calls; `data` is readable over `size` bytes.
+pb_status pb_output_write(pb_output *output,
+                          const void *data,
+                          size_t size);
+
+/// Runs `fn` for each of `n_items` opaque inputs of any size and collects their opaque results, of any size: on the backend
+/// and with the workers and options that `pb_parallel_map` would use, in any order, and returns when all is over.
+///
+/// @param inputs  n_items entries; NULL where there are none
+/// @param options  as for `pb_parallel_map`; NULL for the defaults
+/// @param results  receives the results, to be freed by `pb_results_free`, when the call returns PB_OK, and also when it
+///   returns PB_ERR_TASK_FAILED with PB_COLLECT_ERRORS
+///
+/// Results lie one behind the other in the memory of each worker: no allocation an item, and where workers are other
+/// processes they are read where those have written them.
+///
+/// As `pb_parallel_map`, for the array of inputs and the bytes that it points to; `results` is writable.
+pb_status pb_map_bytes(pb_bytes_fn fn,
+                       void *ctx,
+                       size_t n_items,
+                       const pb_bytes *inputs,
+                       const pb_map_options *options,
+                       pb_results **results);
+
+/// The bytes of an item's result, valid until the results are freed. On any thread. Errors: PB_ERR_INVALID_ARGUMENT for an
+/// index that there is not; PB_ERR_TASK_FAILED for an item without a result, because it failed.
+///
+/// `results` was made by this library and not freed; `out` is writable.
+pb_status pb_results_get(const pb_results *results,
+                         size_t index,
+                         pb_bytes *out);
+
+/// Frees results, and all bytes that `pb_results_get` gave. NULL is fine; twice is not.
+///
+/// `results` is NULL, or was made by this library and not freed.
+void pb_results_free(pb_results *results);
+
+/* ---- 10. memory shared with worker processes ----------------------------------------------------------- */
+
+/// Allocates memory that worker processes share: arrays and ctx inside such a block reach them by reference, without a
+/// copy in or out. Otherwise it is like any memory: all zero at first, aligned to a page, readable and writable by all
+/// threads; its pages are taken from the system when they are first touched. A process that was forked by others sees the
+/// same memory, not a copy.
+///
+/// @param size  bytes; 0 is refused
+/// @param block  receives the address, to be freed by `pb_free_shared`
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT; PB_ERR_OUT_OF_MEMORY for more than the machine's memory and swap, or when the system
+/// refuses (each block holds a file descriptor). It does not depend on `/dev/shm`.
+///
+/// `block` is writable.
+pb_status pb_alloc_shared(size_t size,
+                          void **block);
+
+/// Frees a block of `pb_alloc_shared`. NULL is fine. Anything else that is no block, or was freed before, is left alone:
+/// nothing happens but that `pb_last_error` says so. No map may use the block any more.
+///
+/// Nothing uses the block's memory any more.
+void pb_free_shared(void *block);
+
+/* ---- 11. work in other processes ----------------------------------------------------------------------- */
+
+/// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
+/// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is
+/// found by itself where it is a function of a shared library (static ones too, as long as both processes load the same build
+/// of the library), or of a program that calls `pb_worker_main`.
+///
+/// Errors: PB_ERR_EXISTS when another task has the name; PB_ERR_INVALID_ARGUMENT.
+///
+/// `name` is nul-terminated; `fn` stays where it is for the life of the process.
+pb_status pb_register_task(const char *name,
+                           pb_task_fn fn);
+
+/// The first line of `main()` of a program whose own functions are tasks for worker processes: where the program was started as
+/// a worker it becomes one here and ends here; otherwise the call returns at once, and from now on workers of backend `loky`
+/// are this program started again. What comes before it in `main()` (`pb_register_task`, say) is done in workers too.
+///
+/// `argv` has `argc` nul-terminated texts, as main's has.
+void pb_worker_main(int32_t argc,
+                    char **argv);
+
+/// In a worker program of its own, in any language, that a scope names by `"worker=PROGRAM ARGUMENTS"`: serves the process that
+/// started it until that one wants no more, and returns then. Every item of a `pb_map_bytes` is given to `handler`, whatever
+/// task the map names; on this thread, one at a time.
+///
+/// @param fd  3: the descriptor that the program was started with
+/// @param handler  runs an item
+/// @param user  its ctx
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT in a program that was not started as a worker, PB_ERR_IO when its caller is gone,
+/// PB_ERR_UNSUPPORTED where there are no worker processes.
+///
+/// Nothing else in the process uses the descriptor; `handler` may be called with `user`.
+pb_status pb_worker_serve(int32_t fd,
+                          pb_bytes_fn handler,
+                          void *user);
+
+/// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has
+/// the same version of the library. It has all that is needed: the task's name or place, ctx, the context, the inputs.
+///
+/// @param message  receives the bytes; they stay until the chunk is completed or returned
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE when the task, or its ctx, cannot be sent: the text says how it could; the chunk stays
+/// claimed. PB_ERR_INVALID_ARGUMENT for a chunk that was not claimed.
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `message` writable.
+pb_status pb_job_encode(pb_job *job,
+                        const pb_chunk *chunk,
+                        pb_bytes *message);
+
+/// For `run`: an encoded chunk has come back. Writes outputs and statuses, and notes failures: PB_OK even if items failed, or
+/// the worker could not run the chunk at all: the job knows. Items that the worker did not run, because it was asked to stop
+/// early, can be claimed again.
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT for what is no reply to this chunk, PB_ERR_ABI for one of another version; the chunk is
+/// still on its way then: `pb_job_return` it.
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `reply` over `size` bytes.
+pb_status pb_job_complete(pb_job *job,
+                          const pb_chunk *chunk,
+                          const void *reply,
+                          size_t size);
+
+/// For `run`: an encoded chunk was lost with its worker. Its items can be claimed again, one by one, as often as `retries` in
+/// the map's options allows; otherwise they fail with PB_ERR_WORKER_LOST. With PB_NON_IDEMPOTENT they always do, since they
+/// may have run.
+///
+/// @param why  what became of the worker, as in "was killed by signal 9": it follows "item 7 was lost: its worker
+///   process"; NULL is fine
+///
+/// As `pb_job_n_jobs`; `chunk` is readable, `why` NULL or nul-terminated.
+pb_status pb_job_return(pb_job *job,
+                        const pb_chunk *chunk,
+                        const char *why);
+
+/// In the other process: runs an encoded chunk on this thread, in the context and with the inner limits of its map.
+/// Several threads may do so at once.
+///
+/// @param reply  receives results whose item 0 is the message for `pb_job_complete`
+///
+/// PB_OK whatever becomes of the chunk: the reply says what was wrong with it. Errors: PB_ERR_INVALID_ARGUMENT for NULL.
+///
+/// `message` is readable over `size` bytes and comes from `pb_job_encode` of a caller that is trusted as far as its tasks
+/// are; `reply` is writable.
+pb_status pb_worker_run(const void *message,
+                        size_t size,
+                        pb_results **reply);
+
+/// In the other process: asks every chunk that `pb_worker_run` is running there now to stop: no further item of it starts, and
+/// `pb_cancelled` tells the one that runs. It may be called from any thread, and in a signal handler.
+void pb_worker_cancel(void);
+
+/* ---- 12. two branches ---------------------------------------------------------------------------------- */
 
 /// One branch of a `pb_join`. 0 is success; any other code is the branch's failure, to which `pb_task_fail` attaches a
 /// text. It may run on any thread, at the same time as the other branch; it must not throw or longjmp.
@@ -639,7 +821,7 @@ pb_status pb_join(pb_branch_fn fn_a,
                   pb_branch_fn fn_b,
                   void *ctx_b);
 
-/* ---- 10. reductions ------------------------------------------------------------------------------------ */
+/* ---- 13. reductions ------------------------------------------------------------------------------------ */
 
 /// Folds the items `begin` to `end - 1` into `partial`, which holds a copy of the identity at first. `inputs` points at the
 /// element of item `begin` (NULL where there is no array). 0 is success. The rules are those of a `pb_task_fn`.
@@ -683,7 +865,7 @@ pb_status pb_reduce(pb_reduce_fn fold,
                     size_t result_size,
                     const pb_map_options *options);
 
-/* ---- 11. the timeline ---------------------------------------------------------------------------------- */
+/* ---- 14. the timeline ---------------------------------------------------------------------------------- */
 
 /// Begins to record what every thread does (maps, chunks, waits) with times, for `pb_trace_stop` to write into a file that
 /// Perfetto, chrome://tracing and `pb-info trace` open. One timeline at a time in a process; maps that run already are

@@ -12,7 +12,8 @@
 //
 // A C++ callable uses the memory of the program that calls: maps of this header always pass
 // PB_REQUIRE_SHAREDMEM, so under a backend of worker processes they run on "threading" instead, as joblib
-// does for require="sharedmem". Tasks that can run in other processes are C functions for pb_parallel_map.
+// does for require="sharedmem". pb::map_bytes does not: its inputs and results are bytes, which can travel.
+// Other tasks that can run in other processes are C functions for pb_parallel_map.
 // Each callable is shared by all workers, never copied: calling it from several threads at once must be safe.
 //
 // No exception passes through the C library: what a callable throws is kept and thrown again by the function
@@ -22,6 +23,7 @@
 
 #include <parallel_backend.h>
 
+#include <parallel_backend/bytes.hpp>
 #include <parallel_backend/cpu.hpp>
 #include <parallel_backend/error.hpp>
 #include <parallel_backend/job.hpp>

@@ -3,6 +3,7 @@
 //! A name is looked up once, when a scope opens or a map needs a default; from then on the scope or the map keeps
 //! the backend alive. Unregistering only hides the name: the backend is destroyed after its last session.
 
+use crate::backends::multiprocessing::Multiprocessing;
 use crate::backends::sequential::Sequential;
 use crate::backends::threading::Threading;
 use crate::backends::{Backend, OpenRequest, Session};
@@ -11,8 +12,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-/// Names that belong to this project but whose backends this version does not have.
-const PLANNED: [&str; 5] = ["multiprocessing", "loky", "dask", "ray", "mpi"];
+/// Names that stay.
+const BUILT_IN: [&str; 4] = ["loky", "multiprocessing", "sequential", "threading"];
+
+/// Names that belong to this project, those included that this version does not have.
+const PLANNED: [&str; 5] = ["loky", "multiprocessing", "dask", "ray", "mpi"];
 
 /// A backend with a session: what a scope holds. The session closes before the backend can be destroyed.
 pub struct Opened {
@@ -35,6 +39,9 @@ type Names = BTreeMap<Arc<str>, Entry>;
 
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
     let mut names = Names::new();
+    insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
+    #[cfg(target_os = "linux")]
+    insert(&mut names, "loky", Arc::new(crate::backends::loky::Loky));
     insert(&mut names, "sequential", Arc::new(Sequential));
     insert(&mut names, "threading", Arc::new(Threading));
     Mutex::new(names)
@@ -158,7 +165,7 @@ fn check_name(name: &str) -> Result<()> {
 
 /// Hides a name. Sessions in being keep the backend alive.
 pub fn unregister(name: &str) -> Result<()> {
-    if name == "sequential" || name == "threading" {
+    if BUILT_IN.contains(&name) {
         return Err(Error::invalid(format!("backend '{name}' is built in and stays")));
     }
     let removed = lock().remove(name);

@@ -2,7 +2,7 @@
 //! made here from Rust's own, must compile.
 
 use parallel_backend::backends::foreign::*;
-use parallel_backend::ffi::{backend::*, context::*, errors::*, map::*, pools::*};
+use parallel_backend::ffi::{backend::*, bytes::*, context::*, errors::*, map::*, pools::*};
 use parallel_backend::status::pb_status;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -61,6 +61,7 @@ fn assertions() -> String {
     layout!(&mut c, pb_map_options: struct_size n_jobs flags batch_size timeout ctx_size task statuses progress
             progress_user retries reserved);
     layout!(&mut c, pb_chunk: begin end);
+    layout!(&mut c, pb_bytes: data size);
     layout!(&mut c, pb_backend_vtable: struct_size abi_version capabilities open close effective_n_jobs run
             nested_backend destroy);
     layout!(&mut c, pb_thread_pool: struct_size user_api internal_api prefix filepath version threading_layer

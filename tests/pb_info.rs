@@ -57,7 +57,10 @@ fn the_json_has_what_its_document_names() {
     let cpus = report["cpus"]["logical"].as_i64().unwrap();
     assert!(cpus >= 1 && report["cpus"]["physical"].as_i64().unwrap() <= cpus);
     assert!(texts(&report["cpus"]["reasons"]).iter().any(|reason| reason.ends_with("online")));
-    assert_eq!(texts(&report["backends"]["available"]), ["sequential", "threading"]);
+    assert_eq!(
+        texts(&report["backends"]["available"]),
+        ["loky", "multiprocessing", "sequential", "threading"]
+    );
     let domains = |kind: &str| report["cpus"][kind].as_i64().unwrap();
     assert!(1 <= domains("caches") && domains("caches") <= domains("cores"));
     assert!(1 <= domains("nodes") && domains("nodes") <= domains("cores"));

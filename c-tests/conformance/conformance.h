@@ -2,12 +2,14 @@
  *
  * The suite is what any backend must hold, whatever it is made of. It runs as
  *
- *     conformance BACKEND [--plugin FILE] [--separate-memory]
+ *     conformance BACKEND [--plugin FILE] [--separate-memory | --forked]
  *
  * Where tasks run in other processes (--separate-memory) a task knows no more than its ctx, whose size every
  * call gives, and its input; it reports through its output and the code that it returns. So all tasks here
  * are written, except those of tests that are run by RUN_SHARED: these look at the caller's own memory from
- * inside a task, and are for backends whose tasks run in this process. */
+ * inside a task, and are for backends whose tasks run in this process. Tests that are run by RUN_INHERITED
+ * need only what the caller has set up: they are also for backends whose workers are forks of it (--forked).
+ */
 #ifndef CONFORMANCE_H
 #define CONFORMANCE_H
 
@@ -20,7 +22,8 @@
 struct suite {
     const char *backend;
     int shares_memory;
-    int is_slow; /* under valgrind: fewer and smaller maps */
+    int inherits; /* what the caller has set up is there in tasks */
+    int is_slow;  /* under valgrind: fewer and smaller maps */
 };
 extern struct suite suite;
 
@@ -28,6 +31,12 @@ extern struct suite suite;
 #define RUN_SHARED(name)                                                                                     \
     do {                                                                                                     \
         if (suite.shares_memory)                                                                             \
+            RUN(name);                                                                                       \
+    } while (0)
+
+#define RUN_INHERITED(name)                                                                                  \
+    do {                                                                                                     \
+        if (suite.inherits)                                                                                  \
             RUN(name);                                                                                       \
     } while (0)
 
@@ -40,9 +49,12 @@ void test_context(void);
 void test_limits(void);
 void test_threads(void);
 void test_joins(void);
+void test_bytes(void);
 
 /* A backend in plain C, to be tested like the others: conformance/cbackend.c. */
 pb_status register_cbackend(void);
+/* The same without shared memory: conformance/remote.c. */
+pb_status register_remote(void);
 
 /* Opens a scope with the backend under test. */
 static inline pb_scope use_backend(int32_t n_jobs) {

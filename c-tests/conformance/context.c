@@ -132,7 +132,7 @@ TEST(maps_nest_in_tasks) {
 
 TEST(nested_maps_get_the_workers_that_they_name) { check_tree((tree){.depth = 2, .n_jobs = 2}); }
 
-/* Shared: the backend may be known in this process only. */
+/* Inherited: the backend may be known in this process only. */
 TEST(maps_nest_on_the_backend_itself) {
     tree root = {.depth = 2};
     snprintf(root.backend, sizeof root.backend, "%s", suite.backend);
@@ -172,6 +172,6 @@ void test_context(void) {
     RUN_SHARED(no_two_tasks_have_one_worker_index_at_the_same_time);
     RUN(maps_nest_in_tasks);
     RUN(nested_maps_get_the_workers_that_they_name);
-    RUN_SHARED(maps_nest_on_the_backend_itself);
+    RUN_INHERITED(maps_nest_on_the_backend_itself);
     RUN(the_error_of_an_inner_map_reaches_its_task);
 }

@@ -118,12 +118,12 @@ static void register_pools(void) {
     CHECK_OK(pb_register_thread_pool("blas", "conformance-thread", get_thread, set_thread, NULL, "thread"));
 }
 
-/* Shared: the pools are registered in this process only. */
+/* Inherited: the pools are registered in this process only. */
 void test_limits(void) {
-    if (suite.shares_memory)
+    if (suite.inherits)
         register_pools();
-    RUN_SHARED(tasks_have_the_inner_limit_that_the_scope_names);
-    RUN_SHARED(without_one_libraries_are_held_to_the_share_of_the_worker);
-    RUN_SHARED(limits_end_with_a_map_that_fails);
-    RUN_SHARED(each_map_has_its_own_limit);
+    RUN_INHERITED(tasks_have_the_inner_limit_that_the_scope_names);
+    RUN_INHERITED(without_one_libraries_are_held_to_the_share_of_the_worker);
+    RUN_INHERITED(limits_end_with_a_map_that_fails);
+    RUN_INHERITED(each_map_has_its_own_limit);
 }

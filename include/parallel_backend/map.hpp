@@ -61,13 +61,19 @@ template <class Body> class call {
     call &operator=(const call &) = delete;
 
     pb_status run(std::size_t n) {
-        const pb_map_options c = c_options(n);
+        const pb_map_options c = c_options(n, PB_REQUIRE_SHAREDMEM);
         return pb_parallel_map(run_item, this, n, nullptr, 0, nullptr, 0, &c);
     }
 
     pb_status submit(std::size_t n, pb_job **job) {
-        const pb_map_options c = c_options(n);
+        const pb_map_options c = c_options(n, PB_REQUIRE_SHAREDMEM);
         return pb_submit_map(run_item, this, n, nullptr, 0, nullptr, 0, &c, job);
+    }
+
+    /// `body` is called with each index, its input, and its output. On any backend.
+    pb_status run_bytes(std::size_t n, const pb_bytes *inputs, pb_results **results) {
+        const pb_map_options c = c_options(n, 0);
+        return pb_map_bytes(run_bytes_item, this, n, inputs, &c, results);
     }
 
     /// Turns what the map ended with into an exception; gives a status that is no error back.
@@ -85,11 +91,11 @@ template <class Body> class call {
   private:
     static constexpr std::int32_t thrown_code = 1;
 
-    pb_map_options c_options(std::size_t n) {
+    pb_map_options c_options(std::size_t n, std::uint32_t required) {
         pb_map_options c{};
         c.struct_size = sizeof c;
         c.n_jobs = settings_.n_jobs;
-        c.flags = settings_.flags | PB_REQUIRE_SHAREDMEM;
+        c.flags = settings_.flags | required;
         c.batch_size = settings_.batch_size;
         c.timeout = settings_.timeout.count();
         if (settings_.statuses != nullptr) {
@@ -105,13 +111,23 @@ template <class Body> class call {
 
     static std::int32_t run_item(void *self, std::size_t index, const void *, void *) noexcept {
         call &map = *static_cast<call *>(self);
+        return map.contain(index, [&] { map.body_(index); });
+    }
+
+    static std::int32_t run_bytes_item(void *self, std::size_t index, const void *input, std::size_t size,
+                                       pb_output *output) noexcept {
+        call &map = *static_cast<call *>(self);
+        return map.contain(index, [&] { map.body_(index, input, size, output); });
+    }
+
+    template <class Work> std::int32_t contain(std::size_t index, Work &&work) noexcept {
         try {
-            map.body_(index);
+            work();
             return 0;
         } catch (const std::exception &thrown) {
-            return map.keep(index, thrown.what());
+            return keep(index, thrown.what());
         } catch (...) {
-            return map.keep(index, unnamed_exception);
+            return keep(index, unnamed_exception);
         }
     }
 

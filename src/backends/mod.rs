@@ -5,6 +5,9 @@
 //! is left. The C vtable is this trait with C types (`foreign.rs`); no built-in backend has a side door.
 
 pub mod foreign;
+#[cfg(target_os = "linux")]
+pub mod loky;
+pub mod multiprocessing;
 pub mod sequential;
 pub mod threading;
 
@@ -28,6 +31,11 @@ pub struct OpenRequest<'a> {
 pub trait Backend: Send + Sync {
     /// Whether tasks run in this process, on the caller's own function, ctx and arrays.
     fn shares_memory(&self) -> bool;
+
+    /// Whether workers have the libraries and limits of this process: because they are in it, or forks of it.
+    fn inherits(&self) -> bool {
+        self.shares_memory()
+    }
 
     /// Whether the backend applies `inner_max_num_threads` itself; otherwise the job does, on each worker.
     fn applies_inner_limits(&self) -> bool {

@@ -20,6 +20,10 @@ pub struct Wishes {
     pub shared_memory: bool,
     /// Soft: `threading` where no backend was chosen.
     pub threads: bool,
+    /// Soft: worker processes where no backend was chosen, outside tasks.
+    pub processes: bool,
+    /// Whether such workers could be those of `loky`, which need not be forked; found out when the call is made.
+    pub lasting: bool,
 }
 
 /// A map call as the caller made it.
@@ -62,6 +66,10 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     let mut chosen = setting.backend.clone().unwrap_or_else(|| named("threading"));
     if wishes.threads && !snapshot.backend_was_chosen {
         chosen = named("threading");
+    }
+    // Inside a task the nesting rule stands: a preference must not multiply processes.
+    if wishes.processes && !snapshot.backend_was_chosen && snapshot.place.level == 0 {
+        chosen = named(if wishes.lasting { "loky" } else { "multiprocessing" });
     }
     let mut opened = chosen.session(asked, inner)?;
     if wishes.shared_memory && !opened.backend.shares_memory() {
@@ -169,10 +177,16 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
             format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
         ));
     }
-    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, request.wishes)?;
+    let mut wishes = request.wishes;
+    #[cfg(target_os = "linux")]
+    {
+        wishes.lasting = wishes.processes && crate::backends::loky::can_run(&*request.task);
+    }
+    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, wishes)?;
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let mut around = surroundings(&snapshot, &opened, workers, seats)?;
-    if around.limit == InnerLimit::Share && limits::nothing_to_limit() {
+    // A worker of another process may have libraries that this one has not.
+    if around.limit == InnerLimit::Share && opened.backend.inherits() && limits::nothing_to_limit() {
         around.limit = InnerLimit::None;
     }
     // Only a number of workers that was said stays what it is; and what is inside a task is soon over.
@@ -208,7 +222,8 @@ impl Call {
     fn run(&self) -> Result<()> {
         let Warm { opened, around, .. } = &*self.choice;
         let _timeline = self.job.map_span(&opened.name, around.level);
-        let _limit: Option<ProcessLimit> = around.process_limit().map(limits::enter_process);
+        let here = around.process_limit().filter(|_| opened.backend.inherits());
+        let _limit: Option<ProcessLimit> = here.map(limits::enter_process);
         if self.job.n_items() == 0 { Ok(()) } else { opened.session.run(&self.job) }
     }
 

@@ -1,9 +1,10 @@
 //! What a task finds around it: its place in the tree of maps, its share, its limits.
 
-use super::{Frame, Place, STACK, Setting, with_stack};
+use super::{Chosen, Frame, Place, STACK, Setting, with_stack};
 use crate::cpu::{self, FloatMode, Pins};
 use crate::job::{Job, Stay, Surroundings};
 use crate::limits::{self, Limit};
+use crate::message::Around;
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
@@ -148,6 +149,50 @@ impl Surroundings for TaskSurroundings {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn describe(&self, seat: usize) -> Around {
+        let limit = self.limit(seat);
+        Around {
+            level: self.level,
+            depth: self.depth,
+            cpus: self.share(seat).unwrap_or_else(crate::cpu::count),
+            limit: limit.map_or(0, |limit| limit.threads),
+            limit_is_exact: limit.is_some_and(|limit| limit.exact),
+            backend: self
+                .setting
+                .backend
+                .as_ref()
+                .map_or(String::new(), |chosen| chosen.name().as_ref().to_owned()),
+            n_jobs: self.setting.n_jobs.unwrap_or(0),
+            inner: self.setting.inner.unwrap_or(0),
+            backend_was_chosen: self.backend_was_chosen,
+        }
+    }
+}
+
+impl TaskSurroundings {
+    /// What the tasks of a chunk that came from another process find around them.
+    pub fn from_outside(around: &Around) -> Self {
+        let set = |number: i32| (number != 0).then_some(number);
+        let backend = (!around.backend.is_empty()).then(|| Chosen::Named(around.backend.clone().into()));
+        TaskSurroundings {
+            setting: Setting { backend, n_jobs: set(around.n_jobs), inner: set(around.inner) },
+            backend_was_chosen: around.backend_was_chosen,
+            level: around.level,
+            budget: Some(around.cpus),
+            counted: OnceLock::new(),
+            depth: around.depth,
+            // The division among workers was made where the chunk comes from.
+            workers: 1,
+            limit: match around.limit {
+                0 => InnerLimit::None,
+                threads if around.limit_is_exact => InnerLimit::Exact(threads),
+                _ => InnerLimit::Share,
+            },
+            float: FloatMode::here(),
+            pins: None,
+        }
     }
 }
 

@@ -4,14 +4,17 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, limits, registry, trace};
+use crate::{backends::threading, context, fork, limits, registry, shared, tasks, trace};
 use std::any::Any;
 use std::cell::RefCell;
-use std::sync::Once;
+use std::sync::{MutexGuard, Once};
 
 struct Held {
     timeline: trace::ForkGuard,
-    _locks: [Box<dyn Any>; 3],
+    #[cfg(target_os = "linux")]
+    workers: crate::backends::loky::ForkGuard,
+    spare: MutexGuard<'static, Vec<shared::Mapping>>,
+    _locks: [Box<dyn Any>; 5],
 }
 
 thread_local! {
@@ -20,12 +23,20 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let locks: [Box<dyn Any>; 3] = [
+        let locks: [Box<dyn Any>; 5] = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
+            Box::new(tasks::fork_guard()),
+            Box::new(shared::fork_guard()),
         ];
-        held.replace(Some(Held { timeline: trace::fork_guard(), _locks: locks }));
+        held.replace(Some(Held {
+            timeline: trace::fork_guard(),
+            #[cfg(target_os = "linux")]
+            workers: crate::backends::loky::fork_guard(),
+            spare: shared::spare_fork_guard(),
+            _locks: locks,
+        }));
     });
 }
 
@@ -34,8 +45,12 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
+    fork::in_child();
     if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
         held.timeline.in_child();
+        #[cfg(target_os = "linux")]
+        held.workers.in_child();
+        shared::forget_in_child(held.spare);
     }
     threading::forget_after_fork();
 }

@@ -25,7 +25,7 @@ pub type pb_task_fn = Option<
 pub const PB_REQUIRE_SHAREDMEM: u32 = 0x01;
 /// Soft: `threading` where no backend was chosen.
 pub const PB_PREFER_THREADS: u32 = 0x02;
-/// Soft: worker processes where no backend was chosen and there are some.
+/// Soft: worker processes where no backend was chosen: `loky`, or else `multiprocessing`. Not inside tasks.
 pub const PB_PREFER_PROCESSES: u32 = 0x04;
 /// Run everything; `statuses` has each item's fate; the call returns PB_ERR_TASK_FAILED if any failed.
 pub const PB_COLLECT_ERRORS: u32 = 0x08;
@@ -66,7 +66,8 @@ pub struct pb_map_options {
     /// Items that a worker takes at once; 0: adapted to the time that they take.
     pub batch_size: usize,
     /// Seconds that one task may take, from its own start; 0: any. Where tasks share this process's memory a late task is
-    /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended.
+    /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended. Where they
+    /// run in processes of their own, one that goes on is killed with its process 100 ms later.
     pub timeout: f64,
     /// Bytes of ctx, for backends without shared memory.
     pub ctx_size: usize,
@@ -78,7 +79,7 @@ pub struct pb_map_options {
     pub progress: pb_progress_fn,
     /// Passed to `progress`.
     pub progress_user: *mut c_void,
-    /// How often an item whose worker died is started again.
+    /// How often an item whose worker process died is started again.
     pub retries: u32,
     /// 0.
     pub reserved: u32,
@@ -96,7 +97,8 @@ unsafe impl abi::Sized0 for pb_map_options {}
 /// @param ctx  passed to every item; shared by all of them
 /// @param n_items  how many; 0 is PB_OK
 /// @param inputs, input_size  an array of n_items elements of input_size bytes, or NULL
-/// @param outputs, output_size  likewise; each item writes its own element
+/// @param outputs, output_size  likewise; each item writes its own element. In worker processes it begins with arbitrary
+///   content
 /// @param options  NULL for the defaults
 ///
 /// Errors: PB_ERR_TASK_FAILED for the first item in time that returned non-zero (no further item starts then; see
@@ -117,9 +119,17 @@ pub unsafe extern "C" fn pb_parallel_map(
     options: *const pb_map_options,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        let arrays = Arrays {
+            ctx,
+            ctx_size: 0,
+            inputs,
+            input_size,
+            outputs,
+            output_size,
+            statuses: std::ptr::null_mut(),
+        };
         // SAFETY: the caller promised what the header asks for, until this call returns.
-        call::run(unsafe { request(r#fn, n_items, arrays, options, false) }?)
+        call::run(unsafe { elements(r#fn, n_items, arrays, options, false) }?)
     })
 }
 
@@ -143,10 +153,18 @@ pub unsafe extern "C" fn pb_submit_map(
     job: *mut *mut pb_job,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, statuses: std::ptr::null_mut() };
+        let arrays = Arrays {
+            ctx,
+            ctx_size: 0,
+            inputs,
+            input_size,
+            outputs,
+            output_size,
+            statuses: std::ptr::null_mut(),
+        };
         writable(job, "job")?;
         // SAFETY: the caller promised what the header asks for, until the job is over.
-        let submitted = call::submit(unsafe { request(r#fn, n_items, arrays, options, true) }?)?;
+        let submitted = call::submit(unsafe { elements(r#fn, n_items, arrays, options, true) }?)?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *job = Arc::into_raw(submitted).cast_mut() };
         Ok(())
@@ -157,7 +175,7 @@ pub unsafe extern "C" fn pb_submit_map(
 ///
 /// # Safety
 /// As `pb_parallel_map`.
-unsafe fn request(
+unsafe fn elements(
     call: pb_task_fn,
     n_items: usize,
     arrays: Arrays,
@@ -166,31 +184,49 @@ unsafe fn request(
 ) -> Result<Request> {
     // SAFETY: the caller promised options with their size set, or NULL.
     let options = unsafe { read_options(options) }?;
-    let rules = check(&options, submitted)?;
-    let statuses = options.statuses;
+    check(&options)?;
+    // SAFETY: the caller promised a text, or NULL.
+    let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
+    let arrays = Arrays { ctx_size: options.ctx_size, statuses: options.statuses, ..arrays };
     // SAFETY: the caller promised the arrays.
-    let task = unsafe { CTask::new(call, n_items, Arrays { statuses, ..arrays }) }?;
-    Ok(with_options(&options, rules, Box::new(task), n_items))
+    let task = unsafe { CTask::new(call, n_items, name, arrays) }?;
+    request(Box::new(task), n_items, &options, submitted)
 }
 
-/// A blocking call with these options.
-pub(super) fn map_request(options: &pb_map_options, task: Box<dyn Task>, n_items: usize) -> Result<Request> {
-    Ok(with_options(options, check(options, false)?, task, n_items))
-}
-
-fn with_options(options: &pb_map_options, rules: Rules, task: Box<dyn Task>, n_items: usize) -> Request {
+/// A request to run a task by these options.
+pub(super) fn request(
+    task: Box<dyn Task>,
+    n_items: usize,
+    options: &pb_map_options,
+    submitted: bool,
+) -> Result<Request> {
+    check(options)?;
     let flags = options.flags;
-    Request {
+    Ok(Request {
         task,
         n_items,
         n_jobs: options.n_jobs,
         wishes: Wishes {
             shared_memory: flags & PB_REQUIRE_SHAREDMEM != 0,
             threads: flags & PB_PREFER_THREADS != 0,
+            processes: flags & PB_PREFER_PROCESSES != 0,
+            ..Wishes::default()
         },
-        rules,
+        rules: Rules {
+            collect_errors: flags & PB_COLLECT_ERRORS != 0,
+            batch_size: options.batch_size,
+            timeout: options.timeout,
+            record: !options.statuses.is_null(),
+            retries: options.retries,
+            once_only: flags & PB_NON_IDEMPOTENT != 0,
+            stream: match (submitted, flags & PB_UNORDERED != 0) {
+                (false, _) => Stream::None,
+                (true, false) => Stream::Ordered,
+                (true, true) => Stream::Unordered,
+            },
+        },
         progress: progress(options),
-    }
+    })
 }
 
 /// # Safety
@@ -217,7 +253,7 @@ pub(super) unsafe fn read_options(options: *const pb_map_options) -> Result<pb_m
     unsafe { abi::read(options, size_of::<pb_map_options>(), Tail::MustBeZero, "pb_map_options") }
 }
 
-fn check(options: &pb_map_options, submitted: bool) -> Result<Rules> {
+fn check(options: &pb_map_options) -> Result<()> {
     let flags = options.flags;
     if flags & !KNOWN_FLAGS != 0 {
         return Err(Error::invalid(format!(
@@ -237,17 +273,7 @@ fn check(options: &pb_map_options, submitted: bool) -> Result<Rules> {
     if options.reserved != 0 {
         return Err(Error::invalid("the field reserved must be 0"));
     }
-    Ok(Rules {
-        collect_errors: flags & PB_COLLECT_ERRORS != 0,
-        batch_size: options.batch_size,
-        timeout: options.timeout,
-        record: !options.statuses.is_null(),
-        stream: match (submitted, flags & PB_UNORDERED != 0) {
-            (false, _) => Stream::None,
-            (true, false) => Stream::Ordered,
-            (true, true) => Stream::Unordered,
-        },
-    })
+    Ok(())
 }
 
 /// A callback's user pointer.

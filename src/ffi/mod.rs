@@ -8,7 +8,10 @@
 mod abi;
 pub mod backend;
 mod blocks;
+pub mod bytes;
+mod bytes_task;
 pub mod context;
+pub mod elsewhere;
 pub mod errors;
 mod fork;
 mod guard;
@@ -18,5 +21,6 @@ pub mod life;
 pub mod map;
 pub mod pools;
 pub mod reduce;
+pub mod shared;
 mod task;
 pub mod trace;

@@ -1,9 +1,9 @@
-//! Section 10 of the header: reductions.
+//! Section 13 of the header: reductions.
 
 use super::abi::{self, writable};
 use super::blocks::{CReduce, Cuts, Functions};
 use super::guard::guard;
-use super::map::{PB_COLLECT_ERRORS, map_request, pb_map_options};
+use super::map::{self, PB_COLLECT_ERRORS, pb_map_options};
 use crate::call;
 use crate::job::Rules;
 use crate::status::{Error, Result, pb_status};
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn pb_reduce(
         let functions = Functions { fold, combine, ctx, inputs, input_size };
         // SAFETY: the caller promised what the header asks for, until this call returns.
         let reduce = Arc::new(unsafe { CReduce::new(functions, cuts, result.cast(), result_size) }?);
-        let mut request = map_request(&options, Box::new(reduce.clone()), cuts.count())?;
+        let mut request = map::request(Box::new(reduce.clone()), cuts.count(), &options, false)?;
         request.wishes.shared_memory = true;
         // The batch size has cut the blocks; how many of them a worker takes at once is adapted.
         request.rules = Rules { batch_size: 0, ..request.rules };

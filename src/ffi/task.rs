@@ -1,12 +1,16 @@
 //! A caller's function with its arrays, as the job runs it.
 
 use super::map::pb_task_fn;
-use crate::job::{self, Chunk, Task};
+use crate::job::{self, Cargo, Chunk, Outputs, Task};
+use crate::message::Kind;
+use crate::shared::{self, Spare, Use};
 use crate::status::{Error, Result, Status};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What a task "returned" that threw an exception instead.
 pub(super) const THREW: i32 = i32::MIN;
@@ -17,9 +21,15 @@ pub struct CTask {
     ctx: *mut c_void,
     inputs: *const u8,
     input_size: usize,
-    outputs: *mut u8,
+    /// Where the array begins; another place in a worker process.
+    outputs: AtomicPtr<u8>,
     output_size: usize,
+    /// Keeps that other place.
+    area: OnceLock<Arc<Spare>>,
     statuses: *mut i32,
+    /// Bytes of ctx, and the task's name: what other processes need.
+    ctx_size: usize,
+    name: Option<String>,
 }
 
 // SAFETY: the header says that the function runs on any thread and on several at once, and that ctx and the arrays live
@@ -31,6 +41,7 @@ unsafe impl Sync for CTask {}
 /// The arrays of a call, as C passed them.
 pub struct Arrays {
     pub ctx: *mut c_void,
+    pub ctx_size: usize,
     pub inputs: *const c_void,
     pub input_size: usize,
     pub outputs: *mut c_void,
@@ -39,13 +50,19 @@ pub struct Arrays {
 }
 
 impl CTask {
-    /// Checks what can be checked of a call, and writes "did not finish" into every status.
+    /// Checks what can be checked of a call, and writes "did not finish" into every status. `name` is the task's, for other
+    /// processes.
     ///
     /// # Safety
     /// The function and the arrays are what the header asks for, for `n_items` items, until the job is over.
-    pub unsafe fn new(call: pb_task_fn, n_items: usize, arrays: Arrays) -> Result<Self> {
+    pub unsafe fn new(
+        call: pb_task_fn,
+        n_items: usize,
+        name: Option<String>,
+        arrays: Arrays,
+    ) -> Result<Self> {
         let call = call.ok_or_else(|| super::abi::null("fn"))?;
-        let Arrays { ctx, inputs, input_size, outputs, output_size, statuses } = arrays;
+        let Arrays { ctx, ctx_size, inputs, input_size, outputs, output_size, statuses } = arrays;
         let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
         for (what, size, array) in
             [("inputs", input_size, inputs), ("outputs", output_size, outputs.cast_const())]
@@ -56,23 +73,19 @@ impl CTask {
                 )));
             }
         }
-        if !statuses.is_null() {
-            if !fits(size_of::<i32>()) {
-                return Err(Error::invalid(format!(
-                    "statuses: {n_items} entries are more than memory can hold"
-                )));
-            }
-            // SAFETY: the caller promised an entry for each item.
-            unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
-        }
+        // SAFETY: the caller promised an entry for each item, or NULL.
+        unsafe { fill_statuses(statuses, n_items) }?;
         Ok(CTask {
             call,
             ctx,
             inputs: inputs.cast(),
             input_size,
-            outputs: outputs.cast(),
+            outputs: AtomicPtr::new(outputs.cast()),
             output_size,
+            area: OnceLock::new(),
             statuses,
+            ctx_size,
+            name,
         })
     }
 
@@ -80,7 +93,7 @@ impl CTask {
     fn elements(&self, index: usize) -> (*const u8, *mut u8) {
         // An element's address, where there is an array: index <= n_items, and the array has n_items elements.
         let input = self.inputs.wrapping_add(index * self.input_step());
-        (input, self.outputs.wrapping_add(index * self.output_step()))
+        (input, self.first_output().wrapping_add(index * self.output_step()))
     }
 
     /// Bytes from one input to the next; 0 where there are none, so that NULL stays NULL.
@@ -89,8 +102,28 @@ impl CTask {
     }
 
     fn output_step(&self) -> usize {
-        if self.outputs.is_null() { 0 } else { self.output_size }
+        if self.first_output().is_null() { 0 } else { self.output_size }
     }
+
+    fn first_output(&self) -> *mut u8 {
+        self.outputs.load(Ordering::Relaxed)
+    }
+}
+
+/// Writes "did not finish" into every status, where there are any.
+///
+/// # Safety
+/// `statuses` is NULL or has an entry for each item.
+pub(super) unsafe fn fill_statuses(statuses: *mut i32, n_items: usize) -> Result<()> {
+    if statuses.is_null() {
+        return Ok(());
+    }
+    if n_items > isize::MAX as usize / size_of::<i32>() {
+        return Err(Error::invalid(format!("statuses: {n_items} entries are more than memory can hold")));
+    }
+    // SAFETY: the caller promised an entry for each item.
+    unsafe { std::slice::from_raw_parts_mut(statuses, n_items) }.fill(Status::ERR_CANCELLED.0);
+    Ok(())
 }
 
 /// Keeps an exception of a task, or a panic, from going further. It was not allowed, so this is best effort.
@@ -147,5 +180,89 @@ impl Task for CTask {
             // SAFETY: index < n_items, the array has an entry for each, and only this item's worker writes it.
             unsafe { *self.statuses.add(index) = status };
         }
+    }
+
+    fn cargo(&self) -> Result<Cargo<'_>> {
+        // SAFETY: the caller promised ctx_size bytes that live until the job is over.
+        let ctx = unsafe { sendable_ctx(self.ctx, self.ctx_size) }?;
+        Ok(Cargo {
+            address: self.call as usize,
+            kind: Kind::Elements,
+            name: self.name.as_deref(),
+            ctx,
+            input_size: self.input_step(),
+            output_size: self.output_step(),
+        })
+    }
+
+    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+        let (input, _) = self.elements(chunk.begin);
+        let size = (chunk.end - chunk.begin) * self.input_step();
+        // SAFETY: the array is there, has an element for each of the items, and stays as it is until the job is over.
+        (!input.is_null()).then(|| Cow::Borrowed(unsafe { std::slice::from_raw_parts(input, size) }))
+    }
+
+    fn store(&self, first: usize, outputs: &[u8]) {
+        let (_, output) = self.elements(first);
+        if !output.is_null() {
+            // SAFETY: the array has room for as many elements from `first` on, and only the chunk that they belong to writes them.
+            unsafe { std::ptr::copy_nonoverlapping(outputs.as_ptr(), output, outputs.len()) };
+        }
+    }
+
+    fn outputs(&self) -> Outputs {
+        let step = self.output_step();
+        Outputs { address: if step == 0 { 0 } else { self.first_output() as usize }, size: step }
+    }
+
+    fn redirect_outputs(&self, area: Arc<Spare>, offset: usize) {
+        let base = area.base().wrapping_add(offset);
+        if self.area.set(area).is_ok() {
+            self.outputs.store(base, Ordering::Relaxed);
+        }
+    }
+
+    fn populate(&self, chunk: Chunk) {
+        let (input, output) = self.elements(chunk.begin);
+        let items = chunk.end - chunk.begin;
+        let (inputs, outputs) = (items * self.input_step(), items * self.output_step());
+        shared::populate(output as usize, outputs, Use::Write);
+        if shared::find(input as usize, inputs).is_some() {
+            shared::populate(input as usize, inputs, Use::Read);
+        }
+    }
+
+    fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize) {
+        let (begin, end) = (chunk.begin * self.output_size, chunk.end * self.output_size);
+        assert!(offset + end <= area.len(), "outputs outside their area");
+        let to = self.first_output().wrapping_add(begin);
+        // The fork has left the caller's pages to be copied when they are written to: here all at once.
+        shared::populate(to as usize, end - begin, Use::Write);
+        // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
+        // They are different memory, and the processes that wrote there have published what they wrote.
+        unsafe {
+            let from = area.base().wrapping_add(offset + begin).cast_const();
+            std::ptr::copy_nonoverlapping(from, to, end - begin);
+        }
+    }
+}
+
+/// The bytes of a ctx for another process; `None` for NULL.
+///
+/// # Safety
+/// `ctx` is NULL, or has `size` bytes that live as long as the result is used.
+pub unsafe fn sendable_ctx<'a>(ctx: *mut c_void, size: usize) -> Result<Option<&'a [u8]>> {
+    match (ctx.is_null(), size) {
+        (true, _) => Ok(None),
+        (false, 0) => Err(Error::new(
+            Status::ERR_TASK_NOT_PORTABLE,
+            "ctx is given without ctx_size, so it cannot be sent to another process: set ctx_size in pb_map_options to the \
+             bytes that ctx has (pointers in it would mean nothing there), or pass NULL",
+        )),
+        (false, size) if size > isize::MAX as usize => {
+            Err(Error::invalid(format!("ctx_size is {size}: more than memory can hold")))
+        }
+        // SAFETY: as the caller promised.
+        (false, size) => Ok(Some(unsafe { std::slice::from_raw_parts(ctx.cast::<u8>().cast_const(), size) })),
     }
 }

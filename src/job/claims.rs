@@ -26,12 +26,6 @@ pub struct Chunk {
     pub end: usize,
 }
 
-impl Chunk {
-    fn len(self) -> usize {
-        self.end - self.begin
-    }
-}
-
 /// Time that a chunk should take: far above the cost of a claim (about 0.1 µs), far below what a person or a
 /// progress bar notices.
 const TARGET_NS: u64 = 50_000;
@@ -80,7 +74,9 @@ impl Range {
     }
 }
 
-pub(super) struct Claims {
+/// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share, as long as it is
+/// not spread.
+pub struct Claims {
     first: Range,
     /// The ranges of the other seats, made when first needed.
     others: OnceLock<Box<[CachePadded<Range>]>>,
@@ -97,7 +93,8 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    pub(super) fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
+    /// `n_items` items for `n_jobs` workers, in chunks of `batch_size`; 0 is adaptive.
+    pub fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
         let unit = usize::BITS.saturating_sub(n_items.leading_zeros()).saturating_sub(31);
         Claims {
             first: Range::new(0, n_items.div_ceil(1 << unit) as u64),
@@ -142,7 +139,7 @@ impl Claims {
     }
 
     /// The next chunk for a seat, or `None` when all are taken. `stolen` hears whose it was, if not the seat's own.
-    pub(super) fn next(&self, seat: usize, stolen: impl FnOnce(usize)) -> Option<Chunk> {
+    pub fn next(&self, seat: usize, stolen: impl FnOnce(usize)) -> Option<Chunk> {
         let own = if seat == 0 { Some(&self.first) } else { self.other(seat) };
         let own = own.unwrap_or(&self.first);
         self.take_front(own, |left| self.size(left)).or_else(|| self.steal(seat, own, stolen))
@@ -215,7 +212,7 @@ impl Claims {
     }
 
     /// Whether all are taken, as far as one can see.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.first.left() == 0 && self.others().iter().all(|range| range.left() == 0)
     }
 
@@ -234,11 +231,11 @@ impl Claims {
     }
 
     /// Learns from a chunk that ran.
-    pub(super) fn took(&self, chunk: Chunk, nanoseconds: u64) {
-        if self.batch_size != 0 || chunk.len() == 0 {
+    pub fn took(&self, items: usize, nanoseconds: u64) {
+        if self.batch_size != 0 || items == 0 {
             return;
         }
-        let now = (nanoseconds.saturating_mul(1000) / chunk.len() as u64).max(1);
+        let now = (nanoseconds.saturating_mul(1000) / items as u64).max(1);
         let old = self.pace.load(Ordering::Relaxed);
         self.pace.store(if old == 0 { now } else { (old + now) / 2 }, Ordering::Relaxed);
     }
@@ -262,8 +259,8 @@ mod tests {
         (0..)
             .map_while(|turn| {
                 let chunk = claims.next(turn % claims.n_jobs, |_| {})?;
-                claims.took(chunk, chunk.len() as u64 * pace);
-                Some(chunk.len())
+                claims.took(chunk.end - chunk.begin, (chunk.end - chunk.begin) as u64 * pace);
+                Some(chunk.end - chunk.begin)
             })
             .collect()
     }
@@ -277,7 +274,7 @@ mod tests {
                 while let Some(chunk) = claims.next(3, |_| {}) {
                     assert_eq!(chunk.begin, at);
                     assert!(chunk.end > chunk.begin);
-                    claims.took(chunk, 1000);
+                    claims.took(chunk.end - chunk.begin, 1000);
                     at = chunk.end;
                 }
                 assert_eq!(at, n);
@@ -291,7 +288,7 @@ mod tests {
         for turn in 0.. {
             let Some(chunk) = claims.next(turns(turn), |_| {}) else { break };
             claimed[chunk.begin..chunk.end].iter_mut().for_each(|times| *times += 1);
-            claims.took(chunk, 1000 * chunk.len() as u64);
+            claims.took(chunk.end - chunk.begin, 1000 * (chunk.end - chunk.begin) as u64);
         }
         claimed
     }
@@ -370,7 +367,9 @@ mod loom_tests {
             let claims = Arc::new(Claims::new(4, 2, 0));
             claims.spread();
             let claim_all = |claims: &Claims, seat| {
-                std::iter::from_fn(|| claims.next(seat, |_| {})).map(Chunk::len).sum::<usize>()
+                std::iter::from_fn(|| claims.next(seat, |_| {}))
+                    .map(|chunk| chunk.end - chunk.begin)
+                    .sum::<usize>()
             };
             let others = claims.clone();
             let other = loom::thread::spawn(move || claim_all(&others, 1));

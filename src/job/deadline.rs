@@ -35,6 +35,11 @@ impl Clock {
         !self.running.is_empty()
     }
 
+    /// Nanoseconds that an item may take, if there is a limit.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.is_on().then_some(self.timeout)
+    }
+
     pub(super) fn item_starts(&self, seat: usize, index: usize, now: u64) {
         if let Some(running) = self.running.get(seat) {
             running.index.store(index, Ordering::Relaxed);
@@ -94,11 +99,7 @@ impl Job {
 
     pub(super) fn timeout_error(&self, index: usize) -> (String, ItemFate) {
         let (name, index) = self.plan.task.name(index);
-        let message = format!(
-            "{name} ran longer than the timeout of {} s; where memory is shared a task can only be asked to stop \
-             (pb_cancelled), and the call waits for it",
-            self.plan.rules.timeout
-        );
+        let message = format!("{name} ran longer than the timeout of {} s", self.plan.rules.timeout);
         (message, ItemFate { index, attempts: 1, ..ItemFate::default() })
     }
 

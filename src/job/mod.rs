@@ -11,28 +11,35 @@
 mod callsite;
 mod claims;
 mod deadline;
+mod elsewhere;
 mod outside;
 mod progress;
+mod remote;
 mod run;
 mod seats;
 mod stream;
 mod timeline;
 
-pub use claims::Chunk;
+pub use claims::{Chunk, Claims};
+pub use elsewhere::{Ended, Loss, StopLine};
 pub use progress::{Progress, ProgressFn};
+pub use remote::Cargo;
 pub use run::{Seat, set_text, take_text};
 pub use stream::Next;
 
 use crate::cpu::FloatMode;
 use crate::limits::ThreadLimit;
+use crate::message::Around;
+use crate::shared::Spare;
 use crate::status::{Error, ItemFate, Result, Status};
-use claims::Claims;
 use deadline::Clock;
 use outside::Outside;
+use remote::Remote;
 use seats::Seats;
 use std::any::Any;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use stream::Watch;
 
@@ -65,6 +72,46 @@ pub trait Task: Send + Sync {
     fn plural(&self) -> &'static str {
         "items"
     }
+    /// What another process needs to run its items, or why it cannot.
+    fn cargo(&self) -> Result<Cargo<'_>> {
+        Err(Error::new(Status::ERR_TASK_NOT_PORTABLE, "these tasks run only where memory is shared"))
+    }
+
+    /// The inputs of a chunk; `None` where there are none. Those of a map of bytes are packed for the way.
+    fn inputs(&self, _chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+
+    /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
+    fn store(&self, _first: usize, _outputs: &[u8]) {}
+
+    /// Where items write their outputs, and how much each.
+    fn outputs(&self) -> Outputs {
+        Outputs { address: 0, size: 0 }
+    }
+
+    /// Called before this process forks children that run the items.
+    fn before_fork(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// From now on items write their outputs to `area`, from `offset` on, as if the array began there.
+    fn redirect_outputs(&self, _area: Arc<Spare>, _offset: usize) {}
+
+    /// Called in a child, before the items of a chunk run: maps the shared memory that they use, where it is much.
+    fn populate(&self, _chunk: Chunk) {}
+
+    /// Copies the outputs of a chunk from such an area to where the caller wants them.
+    fn fetch_outputs(&self, _chunk: Chunk, _area: &Spare, _offset: usize) {}
+}
+
+/// The array that items write their outputs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outputs {
+    /// Its address; 0 where there is none.
+    pub address: usize,
+    /// Bytes of one item; 0 where there is no array.
+    pub size: usize,
 }
 
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
@@ -80,6 +127,8 @@ pub trait Surroundings: Send + Sync {
 
     /// As what it is, for the room that made it.
     fn as_any(&self) -> &dyn Any;
+    /// What a worker on `seat` of another process enters.
+    fn describe(&self, seat: usize) -> Around;
 }
 
 /// What a worker found on its thread when it entered, and puts back when it leaves.
@@ -105,6 +154,10 @@ pub struct Rules {
     pub timeout: f64,
     /// Whether `statuses` were asked for.
     pub record: bool,
+    /// How often an item whose worker died is started again.
+    pub retries: u32,
+    /// Whether no item may be started twice, whatever `retries` says.
+    pub once_only: bool,
     /// Whether finished items are kept for `next`: in index order, in order of completion, or not at all.
     pub stream: Stream,
 }
@@ -178,8 +231,8 @@ impl Plan {
     }
 }
 
-/// Nanoseconds since the library first looked at the clock.
-fn now() -> u64 {
+/// Nanoseconds since the library first looked at the clock; a forked child counts on.
+pub fn now() -> u64 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(FIRST.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
@@ -209,6 +262,9 @@ pub struct Job {
     first_error: Mutex<Option<Error>>,
     watch: Watch,
     outside: Outside,
+    remote: Remote,
+    /// In a worker process: asks the process that the job belongs to.
+    stop_line: OnceLock<StopLine>,
 }
 
 impl Job {
@@ -227,6 +283,8 @@ impl Job {
             first_error: Mutex::new(None),
             watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
+            remote: Remote::default(),
+            stop_line: OnceLock::new(),
             plan,
         })
     }
@@ -292,6 +350,7 @@ impl Job {
     pub fn is_stopped(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & STOP != 0
             || self.plan.parent.as_ref().is_some_and(|(parent, seat)| parent.item_should_stop(*seat))
+            || self.stop_line.get().is_some_and(|asked| asked())
     }
 
     /// Whether the item on `seat` should end early: its job has stopped, or its own time is up.

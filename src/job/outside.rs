@@ -1,6 +1,8 @@
-//! Chunks in the hands of a backend written in C: each is claimed once and run once, by threads that we do not know.
+//! Chunks in the hands of a backend written in C: each is claimed, then run here, or encoded and completed or returned, by
+//! threads that we do not know.
 
-use super::{Chunk, Job};
+use super::{Chunk, Job, Loss};
+use crate::message::Reply;
 use crate::status::{Error, Result};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -14,8 +16,38 @@ pub(super) struct Outside {
 struct State {
     /// Between the beginning and the end of the backend's `run`.
     open: bool,
-    claimed: Vec<Chunk>,
+    claimed: Vec<Claimed>,
     running: usize,
+    /// The bytes that stand for the task, once a chunk was encoded.
+    task: Option<Vec<u8>>,
+    /// Chunks encoded so far.
+    encoded: usize,
+}
+
+struct Claimed {
+    chunk: Chunk,
+    shipped: Option<Shipped>,
+}
+
+/// A chunk on its way.
+struct Shipped {
+    message: Vec<u8>,
+    /// The seat that it has, unless more chunks are on their way than there are workers.
+    seat: Option<usize>,
+}
+
+impl State {
+    fn place(&self, chunk: Chunk) -> Result<usize> {
+        if !self.open {
+            return Err(Error::invalid(CLOSED));
+        }
+        self.claimed.iter().position(|claimed| claimed.chunk == chunk).ok_or_else(|| {
+            Error::invalid(format!(
+                "chunk {}..{} was not claimed from this job, or has been run: pass what pb_job_claim wrote, once",
+                chunk.begin, chunk.end
+            ))
+        })
+    }
 }
 
 impl Outside {
@@ -25,7 +57,7 @@ impl Outside {
 }
 
 const CLOSED: &str =
-    "this job takes no claims: pb_job_claim and pb_job_run are for a backend's run, while it runs";
+    "this job takes no claims: pb_job_claim and what follows it are for a backend's run, while it runs";
 
 impl Job {
     /// Lets a C backend claim, until [`Job::close_outside`].
@@ -49,25 +81,22 @@ impl Job {
         if !state.open {
             return Err(Error::invalid(CLOSED));
         }
-        let chunk = self.claim(0);
-        state.claimed.extend(chunk);
+        let chunk = self.claim_again();
+        state.claimed.extend(chunk.map(|chunk| Claimed { chunk, shipped: None }));
         Ok(chunk)
     }
 
     /// Runs a chunk that [`Job::claim_outside`] gave, on this thread.
     pub fn run_outside(self: &Arc<Self>, chunk: Chunk) -> Result<()> {
-        let place = |state: &State| state.claimed.iter().position(|claimed| *claimed == chunk);
         let mut state = self.outside.lock();
-        if !state.open {
-            return Err(Error::invalid(CLOSED));
-        }
-        let claimed = place(&state).ok_or_else(|| {
-            Error::invalid(format!(
-                "chunk {}..{} was not claimed from this job, or has been run: pass what pb_job_claim wrote, once",
+        let place = state.place(chunk)?;
+        if state.claimed[place].shipped.is_some() {
+            return Err(Error::invalid(format!(
+                "chunk {}..{} was encoded and may run elsewhere: complete or return it",
                 chunk.begin, chunk.end
-            ))
-        })?;
-        state.claimed.swap_remove(claimed);
+            )));
+        }
+        state.claimed.swap_remove(place);
         state.running += 1;
         drop(state);
         let seat = self.enter(0);
@@ -79,7 +108,7 @@ impl Job {
         let mut state = self.outside.lock();
         state.running -= 1;
         if !seated {
-            state.claimed.push(chunk);
+            state.claimed.push(Claimed { chunk, shipped: None });
         }
         drop(state);
         self.outside.idle.notify_all();
@@ -90,5 +119,61 @@ impl Job {
             "{} threads run chunks of this job already, as many as pb_job_n_jobs allows: run the chunk again later",
             self.n_jobs()
         )))
+    }
+
+    /// Encodes a claimed chunk. The message stays where it is until the chunk is completed or returned.
+    pub fn encode_outside(&self, chunk: Chunk) -> Result<(*const u8, usize)> {
+        let task = self.outside.lock().task.clone();
+        let task = task.map_or_else(|| self.encode_task(), Ok)?;
+        let mut state = self.outside.lock();
+        let place = state.place(chunk)?;
+        if state.claimed[place].shipped.is_none() {
+            let seat = self.seats.take(0);
+            let number = seat.unwrap_or(state.encoded % self.n_jobs());
+            let inputs = self.plan.task.inputs(chunk);
+            let request = self.request(&task, number, chunk, inputs.as_deref());
+            let message = request.map(|request| request.encode());
+            let message =
+                message.inspect_err(|_| seat.into_iter().for_each(|seat| self.seats.give_back(seat)))?;
+            state.encoded += 1;
+            state.task = Some(task);
+            state.claimed[place].shipped = Some(Shipped { message, seat });
+        }
+        let message = state.claimed[place].shipped.as_ref().map_or(&[][..], |shipped| &shipped.message);
+        Ok((message.as_ptr(), message.len()))
+    }
+
+    /// Ends the way of an encoded chunk.
+    fn arrived(&self, chunk: Chunk) -> Result<()> {
+        let mut state = self.outside.lock();
+        let place = state.place(chunk)?;
+        let shipped = state.claimed[place].shipped.as_ref();
+        let seat = shipped.map(|shipped| shipped.seat).ok_or_else(|| {
+            Error::invalid(format!(
+                "chunk {}..{} was not encoded: pb_job_encode first",
+                chunk.begin, chunk.end
+            ))
+        })?;
+        state.claimed.swap_remove(place);
+        drop(state);
+        seat.into_iter().for_each(|seat| self.seats.give_back(seat));
+        Ok(())
+    }
+
+    /// Takes the reply for an encoded chunk. Should it be none, the chunk stays as it is.
+    pub fn complete_outside(&self, chunk: Chunk, reply: &[u8]) -> Result<()> {
+        let reply = Reply::decode(reply)?;
+        if reply.refused.is_none() {
+            self.check_reply(chunk, &reply, false)?;
+        }
+        self.arrived(chunk)?;
+        self.complete(chunk, &reply)
+    }
+
+    /// Takes back an encoded chunk whose worker was lost.
+    pub fn return_outside(&self, chunk: Chunk, loss: &Loss) -> Result<()> {
+        self.arrived(chunk)?;
+        self.lose(chunk, loss);
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Job, Stay, Stream, UNTIDY, callsite, now};
+use super::{Chunk, Ended, Job, Stay, Stream, UNTIDY, callsite, now};
 use crate::cpu::{nanoseconds, ticks};
 use crate::status::{ItemFate, Status};
 use crate::trace::{self, What};
@@ -74,9 +74,12 @@ impl Job {
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already. `wish` is the
     /// number that it would like.
     pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat<'_>> {
-        let number = self.seats.take(wish)?;
+        Some(self.sit_down(self.seats.take(wish)?))
+    }
+
+    pub(super) fn sit_down(self: &Arc<Self>, number: usize) -> Seat<'_> {
         let stay = self.plan.around.enter(self, number);
-        Some(Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay: Some(stay) })
+        Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay: Some(stay) }
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
@@ -109,7 +112,7 @@ impl Job {
             self.run_chunk(&seat, chunk);
             if let Some(begin) = &mut time {
                 let end = ticks();
-                self.claims.took(chunk, nanoseconds(end.saturating_sub(*begin)));
+                self.claims.took(chunk.end - chunk.begin, nanoseconds(end.saturating_sub(*begin)));
                 *begin = end;
             }
         }
@@ -171,12 +174,12 @@ impl Job {
         let begin = self.claims.is_adaptive().then(ticks);
         self.run_chunk(seat, chunk);
         if let Some(begin) = begin {
-            self.claims.took(chunk, nanoseconds(ticks().saturating_sub(begin)));
+            self.claims.took(chunk.end - chunk.begin, nanoseconds(ticks().saturating_sub(begin)));
         }
     }
 
     /// Whether somebody wants to know of each item, or has to.
-    fn is_watched(&self) -> bool {
+    pub(super) fn is_watched(&self) -> bool {
         self.watched || self.flags.load(Ordering::Relaxed) & UNTIDY != 0
     }
 
@@ -209,32 +212,37 @@ impl Job {
             if self.is_stopped() {
                 return;
             }
-            self.clock.item_starts(seat.number, index, time);
-            let code = self.plan.task.run(index);
-            time = now();
-            let late = self.clock.item_ends(seat.number, time);
-            let text = if code != 0 { take_text() } else { None };
-            self.tidy(seat);
-            if late {
-                self.plan.task.record(index, Status::ERR_TIMEOUT.0);
-                let (message, fate) = self.timeout_error(index);
-                self.item_failed(Status::ERR_TIMEOUT, message, fate);
-            } else {
-                self.plan.task.record(index, code);
-                if code == 0 {
-                    self.done.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    self.item_returned(index, code, text);
-                }
-            }
-            if (code == 0 && !late) || self.plan.rules.collect_errors {
-                self.watch.item_finished(index).unwrap_or_else(|error| self.fail(error));
-            }
+            let ended = self.run_item_at(seat, index, &mut time);
+            self.settle(index, ended);
             self.tell_progress(time);
         }
     }
 
-    fn item_returned(&self, index: usize, code: i32, text: Option<String>) {
+    /// Runs one item, which starts at `time` and moves it to its end.
+    pub(super) fn run_item_at(&self, seat: &Seat, index: usize, time: &mut u64) -> Ended {
+        self.clock.item_starts(seat.number, index, *time);
+        let code = self.plan.task.run(index);
+        *time = now();
+        let late = self.clock.item_ends(seat.number, *time);
+        self.ended(seat, code, late)
+    }
+
+    /// Clears up after an item.
+    pub(super) fn ended(&self, seat: &Seat, code: i32, late: bool) -> Ended {
+        let text = if code != 0 { take_text() } else { None };
+        self.tidy(seat);
+        match code {
+            _ if late => Ended::Late,
+            0 => Ended::Done,
+            code => Ended::Returned(code, text),
+        }
+    }
+
+    pub(super) fn count_done(&self, items: usize) {
+        self.done.fetch_add(items, Ordering::Relaxed);
+    }
+
+    pub(super) fn item_returned(&self, index: usize, code: i32, text: Option<String>) {
         let (name, index) = self.plan.task.name(index);
         let message = match text {
             Some(text) => format!("{name} failed with code {code}: {text}"),

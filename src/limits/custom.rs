@@ -71,6 +71,7 @@ pub fn register(pool: CustomPool) -> Result<()> {
         reach,
         controllable: true,
         asleep: false,
+        pause: None,
         knob: Box::new(pool),
         object: None,
     })

@@ -7,6 +7,7 @@ use super::find::{self, Generation, Loaded, Object};
 use super::pool::Pool;
 use super::{blis, flexiblas, ledger, mkl, openblas, openmp, tbb};
 use crate::status::{Error, Result, Status};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -47,8 +48,21 @@ pub fn last() -> Pools {
     lock().pools.clone()
 }
 
+thread_local!(static MAY_LOOK: Cell<bool> = const { Cell::new(true) });
+
+/// Has [`current`] on this thread answer as [`last`] while `work` runs.
+pub fn without_looking<R>(work: impl FnOnce() -> R) -> R {
+    let may = MAY_LOOK.replace(false);
+    let result = work();
+    MAY_LOOK.set(may);
+    result
+}
+
 /// The pools of the objects that are loaded now.
 pub fn current() -> Pools {
+    if !MAY_LOOK.try_with(Cell::get).unwrap_or(true) {
+        return last();
+    }
     let now = find::generation();
     {
         let known = lock();

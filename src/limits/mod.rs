@@ -90,6 +90,20 @@ impl Limit {
     }
 }
 
+/// Runs `work` on what is known of the process's libraries, without looking for new ones: for a forked child, in which the
+/// dynamic loader's lock may never be free.
+pub fn without_looking<R>(work: impl FnOnce() -> R) -> R {
+    loaded::without_looking(work)
+}
+
+/// To be called on the thread that is about to fork a child in which tasks run. libgomp's threads do not come along, and a
+/// child would wait for them for ever: the calling thread's own are ended here, and start anew when next needed.
+pub fn before_fork() {
+    for pool in loaded::current().iter() {
+        pool.pause.iter().for_each(|pause| pause.call());
+    }
+}
+
 /// One thread pool, as the calling thread sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolInfo {

@@ -4,7 +4,7 @@
 //! with the environment's value, never with the main thread's, so a limit has to be set on every worker.
 
 use super::find::Object;
-use super::pool::{Count, Pool, Reach};
+use super::pool::{Count, Pause, Pool, Reach};
 use std::sync::Arc;
 
 /// The count of the runtime that calls from `object` go to: its own, or the one it depends on.
@@ -21,12 +21,18 @@ pub fn find(object: &Arc<Object>) -> Option<Pool> {
         return None;
     }
     let runtime = bound_to(object)?;
-    Some(Pool::of(
-        object,
-        super::OPENMP,
-        "openmp",
-        &["libiomp5", "libgomp", "libomp"],
-        Reach::Thread,
-        Box::new(runtime),
-    ))
+    let prefixes = &["libiomp5", "libgomp", "libomp"];
+    let pool = Pool::of(object, super::OPENMP, "openmp", prefixes, Reach::Thread, Box::new(runtime));
+    Some(Pool { pause: pause(object), ..pool })
+}
+
+/// How to end the calling thread's helpers before a fork, for libgomp, whose threads a child would wait for in vain. LLVM's
+/// runtime (which has libgomp's functions too) sees to itself.
+fn pause(object: &Object) -> Option<Pause> {
+    let is_libgomp = object.defines("GOMP_parallel") && !object.defines("__kmpc_fork_call");
+    if !is_libgomp {
+        return None;
+    }
+    // SAFETY: this is the type that OpenMP 5.0 gives; the pool keeps its object pinned.
+    unsafe { object.own("omp_pause_resource_all").map(|function| Pause::new(function)) }
 }

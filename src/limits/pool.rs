@@ -100,6 +100,25 @@ impl Knob for Count {
     }
 }
 
+/// OpenMP's `int omp_pause_resource_all(omp_pause_resource_t)`.
+#[derive(Clone, Copy)]
+pub struct Pause(unsafe extern "C" fn(c_int) -> c_int);
+
+impl Pause {
+    /// # Safety
+    /// The function has this type and meaning, and stays loaded.
+    pub unsafe fn new(function: unsafe extern "C" fn(c_int) -> c_int) -> Self {
+        Pause(function)
+    }
+
+    /// Ends the calling thread's idle helpers; inside a parallel region it does nothing.
+    pub fn call(self) {
+        const SOFT: c_int = 1;
+        // SAFETY: promised when it was made.
+        unsafe { (self.0)(SOFT) };
+    }
+}
+
 /// A count that can be read at most: the library has no setter, or must not be touched.
 pub struct ReadOnly(pub i32);
 
@@ -139,6 +158,8 @@ pub struct Pool {
     pub controllable: bool,
     /// Loaded, but not started: to be looked at again when more has been loaded.
     pub asleep: bool,
+    /// Ends the calling thread's idle helpers, where they would not survive a fork.
+    pub pause: Option<Pause>,
     /// The count.
     pub knob: Box<dyn Knob>,
     /// Keeps the library loaded; `None` for a registered pool, whose functions are the user's own code.
@@ -168,6 +189,7 @@ impl Pool {
             reach,
             controllable: true,
             asleep: false,
+            pause: None,
             knob,
             object: Some(object.clone()),
         }

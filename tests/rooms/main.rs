@@ -16,22 +16,58 @@ const LEAVES: &[&str] = &["status", "scope", "sync", "fork", "trace"];
 /// Each room, and the rooms that it may import besides the leaves. `backends` is the trait,
 /// `backends/*` each single backend.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("ffi", &["call", "context", "registry", "job", "backends", "backends/*", "limits", "cpu", "join"]),
+    (
+        "ffi",
+        &[
+            "call",
+            "context",
+            "registry",
+            "job",
+            "backends",
+            "backends/*",
+            "limits",
+            "cpu",
+            "message",
+            "shared",
+            "tasks",
+            "worker",
+            "join",
+        ],
+    ),
+    // What runs the chunks that come from another process.
+    ("worker", &["context", "job", "link", "limits", "message", "process", "shared", "tasks"]),
     ("join", &["call", "context", "job", "limits", "backends/*"]),
     ("call", &["context", "registry", "job", "backends", "backends/*", "limits", "cpu"]),
-    ("context", &["registry", "backends", "job", "cpu", "limits"]),
+    ("context", &["registry", "backends", "job", "cpu", "limits", "message"]),
     ("registry", &["backends", "backends/*"]),
-    ("backends/*", &["backends", "job", "limits", "cpu"]),
+    ("backends/*", &["backends", "job", "limits", "cpu", "link", "message", "process", "shared", "tasks"]),
     ("backends", &["job", "limits", "cpu"]),
-    ("job", &["limits", "cpu"]),
+    ("job", &["limits", "cpu", "message", "shared", "tasks"]),
+    // What a caller and its worker processes have in common.
+    ("link", &["process", "shared"]),
+    ("message", &["tasks"]),
+    ("tasks", &[]),
     ("limits", &[]),
     ("cpu", &[]),
+    ("shared", &[]),
+    ("process", &[]),
 ];
 
-/// What the paths of files with `unsafe` begin with: the C boundary, foreign libraries, system calls, and the one
-/// place where the scheduler hands out memory.
-const MAY_BE_UNSAFE: &[&str] =
-    &["src/ffi/", "src/limits", "src/cpu", "src/backends/foreign", "src/backends/threading/cell.rs"];
+/// What the paths of files with `unsafe` begin with: the C boundary, foreign libraries, system calls, memory that
+/// processes share, and the one place where the scheduler hands out memory.
+const MAY_BE_UNSAFE: &[&str] = &[
+    "src/ffi/",
+    "src/limits",
+    "src/cpu",
+    "src/tasks/",
+    "src/worker/",
+    "src/link/",
+    "src/shared/",
+    "src/process",
+    "src/backends/multiprocessing/board.rs",
+    "src/backends/foreign",
+    "src/backends/threading/cell.rs",
+];
 
 /// The longest file has fewer lines.
 const TOO_MANY_LINES: usize = 500;

@@ -17,7 +17,7 @@ mod slots;
 mod spin;
 
 pub use params::{malformed_variables, variables};
-pub use pool::{begin_phase, end_phase, forget_after_fork, forks, shutdown, spawn};
+pub use pool::{begin_phase, end_phase, forget_after_fork, shutdown, spawn};
 
 use super::{Backend, OpenRequest, Session};
 use crate::cpu::Pins;

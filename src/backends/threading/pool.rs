@@ -7,6 +7,7 @@ use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
 use crate::cpu::{Birth, SignalsBlocked};
+use crate::fork;
 use crate::scope::{self, Token};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
@@ -20,8 +21,6 @@ pub(super) const MAX_THREADS: usize = Slots::MAX;
 const SPARE_IDLE: Duration = Duration::from_secs(5);
 
 static POOL: Leaked<Pool> = Leaked::new();
-/// Forks that this process is a child of, counted in the child.
-static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     /// The slot of a pool thread.
@@ -67,11 +66,6 @@ fn pool() -> &'static Pool {
 /// Lends `work` to up to `places` pool threads while `body` runs on this one.
 pub(super) fn lend(places: usize, work: &(dyn Fn(usize) + Sync), body: impl FnOnce()) -> Visits {
     cell::lend(&pool(), places, work, body)
-}
-
-/// How many forks this process is a child of. Who finds it changed has lost the threads that it knew.
-pub fn forks() -> u32 {
-    FORKS.load(Ordering::Relaxed)
 }
 
 /// Runs `work` on a pool thread; false if there is none, and none can be started.
@@ -133,7 +127,7 @@ impl Lender for &'static Pool {
     }
 
     fn forks(&self) -> u32 {
-        FORKS.load(Ordering::Relaxed)
+        fork::generation()
     }
 }
 
@@ -278,5 +272,4 @@ pub fn shutdown() {
 /// makes a new pool.
 pub fn forget_after_fork() {
     POOL.forget();
-    FORKS.fetch_add(1, Ordering::Relaxed);
 }

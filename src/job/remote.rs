@@ -1,0 +1,254 @@
+//! Chunks that leave the process: what is sent, what comes back, and what is done about those that get lost.
+//!
+//! A chunk on its way belongs to whoever claimed it, who ends the claim in one of three ways: [`Job::complete`] with the
+//! worker's reply, [`Job::lose`] when the worker is gone and nobody knows which of its items is to blame, or - where the
+//! carrier saw how far the worker came - [`Job::lose_item`] for the one item that ran, and [`Job::put_back`] for those
+//! that had not begun. What is put back is claimed again, before new items.
+
+use super::{Chunk, Ended, Job, Loss};
+use crate::message::{Around, Data, Kind, Reply, Request, Statuses, unpack};
+use crate::status::{Error, ItemFate, Result, Status};
+use crate::tasks;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What another process needs to run the items of a map.
+#[derive(Clone, Copy, Debug)]
+pub struct Cargo<'a> {
+    /// The function.
+    pub address: usize,
+    /// What is called.
+    pub kind: Kind,
+    /// The name that the caller gave for it.
+    pub name: Option<&'a str>,
+    /// The bytes of ctx; `None` where it is NULL.
+    pub ctx: Option<&'a [u8]>,
+    /// Bytes of an input; 0 where there are none.
+    pub input_size: usize,
+    /// Bytes of an output; 0 where there are none.
+    pub output_size: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Remote {
+    state: Mutex<State>,
+    /// How many chunks were put back and not claimed again: read before each claim.
+    waiting: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    put_back: VecDeque<Chunk>,
+    /// How often items were lost.
+    losses: HashMap<usize, u32>,
+}
+
+impl Remote {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    /// The seconds that one item may take; 0 for any.
+    pub fn timeout(&self) -> f64 {
+        self.plan.rules.timeout
+    }
+
+    /// Whether items go on after one has failed.
+    pub fn collects_errors(&self) -> bool {
+        self.plan.rules.collect_errors
+    }
+
+    /// The bytes by which workers find the task.
+    pub fn encode_task(&self) -> Result<Vec<u8>> {
+        let Cargo { address, name, .. } = self.plan.task.cargo()?;
+        Ok(Request::encode_task(&tasks::reference(address, name)?))
+    }
+
+    /// The request for a chunk with everything inline. `task` are the bytes of [`Job::encode_task`], `inputs` those of the chunk.
+    pub fn request<'a>(
+        &'a self,
+        task: &'a [u8],
+        seat: usize,
+        chunk: Chunk,
+        inputs: Option<&'a [u8]>,
+    ) -> Result<Request<'a>> {
+        let cargo = self.plan.task.cargo()?;
+        let inline = |bytes: Option<&'a [u8]>| bytes.map_or(Data::None, Data::Inline);
+        Ok(Request {
+            kind: cargo.kind,
+            task,
+            around: self.plan.around.describe(seat),
+            seat: seat as u32,
+            seats: self.n_jobs() as u32,
+            collect_errors: self.plan.rules.collect_errors,
+            timeout: self.plan.rules.timeout,
+            ctx: inline(cargo.ctx),
+            begin: chunk.begin as u64,
+            end: chunk.end as u64,
+            inputs: inline(inputs),
+            input_size: cargo.input_size as u64,
+            outputs: if self.plan.task.outputs().address == 0 { Data::None } else { Data::Inline(&[]) },
+            output_size: cargo.output_size as u64,
+        })
+    }
+
+    /// What a worker on a seat finds around its tasks.
+    pub fn around(&self, seat: usize) -> Around {
+        self.plan.around.describe(seat)
+    }
+
+    /// The request for one item without arrays of a task that is not this job's, in its surroundings.
+    pub fn request_elsewhere<'a>(&self, task: &'a [u8], seat: usize) -> Request<'a> {
+        let (seats, around) = (self.n_jobs() as u32, self.around(seat));
+        Request { task, around, seat: seat as u32, seats, end: 1, ..Request::default() }
+    }
+
+    /// The next chunk for a worker elsewhere, or `None` when none is left now: one that is on its way may still be put back.
+    pub fn claim_again(&self) -> Option<Chunk> {
+        if self.remote.waiting.load(Ordering::Acquire) > 0 && !self.is_stopped() {
+            let mut state = self.remote.lock();
+            if let Some(chunk) = state.put_back.pop_front() {
+                self.remote.waiting.fetch_sub(1, Ordering::Relaxed);
+                return Some(chunk);
+            }
+        }
+        self.claim(0)
+    }
+
+    /// Gives back items that have not begun.
+    pub fn put_back(&self, chunk: Chunk) {
+        if chunk.begin < chunk.end {
+            self.remote.lock().put_back.push_back(chunk);
+            self.remote.waiting.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Takes a worker's reply: results, statuses, failures. An error is about the reply itself, and then nothing was done.
+    /// Outputs that are not in the reply were stored before.
+    pub fn complete(&self, chunk: Chunk, reply: &Reply) -> Result<()> {
+        if let Some((status, text)) = reply.refused {
+            self.fail(Error::new(status, text));
+            return Ok(());
+        }
+        self.check_reply(chunk, reply, true)?;
+        let ran = reply.ran as usize;
+        self.plan.task.store(chunk.begin, reply.outputs);
+        self.take_statuses(Chunk { end: chunk.begin + ran, ..chunk }, reply);
+        self.claims.took(ran, reply.nanoseconds);
+        self.tell();
+        // The worker stopped early without a failure of its own: it was asked to.
+        if !self.is_stopped() {
+            self.put_back(Chunk { begin: chunk.begin + ran, ..chunk });
+        }
+        Ok(())
+    }
+
+    /// Whether a reply can be one for this chunk. It may have no outputs where they came another way.
+    pub(super) fn check_reply(
+        &self,
+        chunk: Chunk,
+        reply: &Reply,
+        outputs_may_be_elsewhere: bool,
+    ) -> Result<()> {
+        let Cargo { kind, output_size, .. } = self.plan.task.cargo()?;
+        let items = chunk.end - chunk.begin;
+        if kind == Kind::Bytes && reply.ran <= items as u64 {
+            return unpack(reply.outputs, reply.ran).map(drop);
+        }
+        let outputs = reply.outputs.len();
+        let fits = (outputs == 0 && outputs_may_be_elsewhere)
+            || Some(outputs as u64) == reply.ran.checked_mul(output_size as u64);
+        if reply.ran <= items as u64 && fits {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the reply is for another chunk: {} items with {outputs} bytes of outputs, where {items} of {output_size} bytes were \
+             sent",
+            reply.ran
+        )))
+    }
+
+    /// Notes how the items of a chunk ended that have all run.
+    fn take_statuses(&self, ran: Chunk, reply: &Reply) {
+        let watched = self.plan.rules.record || self.watch.is_streaming();
+        if reply.failure.is_none() && reply.statuses == Statuses::AllGood && !watched {
+            self.done.fetch_add(ran.end - ran.begin, Ordering::Relaxed);
+            return;
+        }
+        for index in ran.begin..ran.end {
+            let item = index - ran.begin;
+            let failure = reply.failure.as_ref().filter(|failure| failure.item == item as u64);
+            let code = match (failure, reply.statuses) {
+                (Some(failure), _) if failure.status == Status::ERR_TIMEOUT => Status::ERR_TIMEOUT.0,
+                (Some(failure), Statuses::AllGood) => failure.code,
+                (_, statuses) => statuses.get(item),
+            };
+            self.end_item(index, code, failure.map(|failure| (failure.status, failure.message.clone())));
+        }
+    }
+
+    fn end_item(&self, index: usize, code: i32, failure: Option<(Status, String)>) {
+        let lost = self.remote.lock().losses.get(&index).copied().unwrap_or(0);
+        match failure {
+            _ if code == Status::ERR_TIMEOUT.0 && self.plan.rules.timeout > 0.0 => {
+                self.settle(index, Ended::Late)
+            }
+            Some((status, message)) => {
+                self.plan.task.record(index, code);
+                let fate = ItemFate { task_code: code, index, attempts: lost + 1, ..ItemFate::default() };
+                self.item_failed(status, message, fate);
+                if self.plan.rules.collect_errors {
+                    self.hand_out(index);
+                }
+            }
+            None if code == 0 => self.settle(index, Ended::Done),
+            None => self.settle(index, Ended::Returned(code, None)),
+        }
+    }
+
+    /// The first items of a chunk have ended well, and their outputs are stored, though their worker never said so.
+    pub fn salvage(&self, ran: Chunk, statuses: Statuses) {
+        self.take_statuses(ran, &Reply { statuses, ..Reply::default() });
+    }
+
+    /// The worker died in this item: it is started again as often as the caller allows. `loss.attempts` is counted here.
+    pub fn lose_item(&self, index: usize, loss: &Loss) {
+        let rules = &self.plan.rules;
+        let attempts = {
+            let mut state = self.remote.lock();
+            let losses = state.losses.entry(index).or_insert(0);
+            *losses += 1;
+            *losses
+        };
+        if attempts <= rules.retries && !rules.once_only {
+            self.put_back(Chunk { begin: index, end: index + 1 });
+            return;
+        }
+        self.settle(index, Ended::Lost(Loss { attempts, ..loss.clone() }));
+    }
+
+    /// A chunk is lost, and nobody knows how far it came. Its items are started again one by one, so that one that always
+    /// kills its worker is found; where they may not be, all are lost.
+    pub fn lose(&self, chunk: Chunk, loss: &Loss) {
+        let items = chunk.begin..chunk.end;
+        let how = match items.len() {
+            1 => loss.how.clone(),
+            _ => format!("{} (and with it items {} to {})", loss.how, chunk.begin, chunk.end - 1),
+        };
+        let loss = Loss { how, ..loss.clone() };
+        items.for_each(|index| self.lose_item(index, &loss));
+    }
+
+    /// Keeps a finished item for `pb_job_next`.
+    fn hand_out(&self, index: usize) {
+        self.watch.item_finished(index).unwrap_or_else(|error| self.fail(error));
+    }
+
+    /// The first failure of this job, whatever became of the rest.
+    pub fn first_failure(&self) -> Option<Error> {
+        self.lock_error().clone()
+    }
+}

@@ -1,0 +1,53 @@
+//! Nameless files in memory, for what two processes both map.
+
+use crate::shared::Mapping;
+use crate::status::{Error, Result, Status};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// A new file of `len` zeroes, and its mapping here.
+pub fn create(len: usize) -> Result<(OwnedFd, Mapping)> {
+    let refused = |what: &str| {
+        Error::new(
+            Status::ERR_OUT_OF_MEMORY,
+            format!(
+                "no {len} bytes of memory to share with a worker process: {what}: {}",
+                io::Error::last_os_error()
+            ),
+        )
+    };
+    within_limit(len)?;
+    // SAFETY: the name is nul-terminated; a new descriptor is nobody else's.
+    let file = unsafe {
+        let fd = libc::memfd_create(c"pb-worker".as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 {
+            return Err(refused("memfd_create"));
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    let length = libc::off_t::try_from(len).map_err(|_| refused("ftruncate"))?;
+    // SAFETY: the descriptor is ours.
+    if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {
+        return Err(refused("ftruncate"));
+    }
+    let mapping = Mapping::of_file(file.as_fd(), 0, len)?;
+    Ok((file, mapping))
+}
+
+/// A file beyond RLIMIT_FSIZE would not only be refused: the system would send the whole process a signal.
+fn within_limit(len: usize) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    if known && limit.rlim_cur != libc::RLIM_INFINITY && len as u64 > limit.rlim_cur {
+        return Err(Error::new(
+            Status::ERR_OUT_OF_MEMORY,
+            format!(
+                "{len} bytes for a worker process are more than this process may have in one file (RLIMIT_FSIZE is {}): raise \
+                 `ulimit -f`, or use smaller items",
+                limit.rlim_cur
+            ),
+        ));
+    }
+    Ok(())
+}
