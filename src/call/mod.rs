@@ -191,7 +191,9 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
     }
     // Only a number of workers that was said stays what it is; and what is inside a task is soon over.
     let asked = if request.n_jobs != 0 { request.n_jobs } else { snapshot.setting.n_jobs.unwrap_or(-1) };
-    let stays = asked > 0 && place.parent.is_none() && opened.session.is_steady();
+    // Which processes a preference means depends on the task.
+    let is_plain = asked > 0 && place.parent.is_none() && !request.wishes.processes;
+    let stays = is_plain && opened.session.is_steady();
     let choice = Warm { key: key.filter(|_| stays), workers, opened, around: Arc::new(around), spare: None };
     Ok((Box::new(choice), snapshot.place.parent))
 }

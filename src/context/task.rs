@@ -167,6 +167,7 @@ impl Surroundings for TaskSurroundings {
             n_jobs: self.setting.n_jobs.unwrap_or(0),
             inner: self.setting.inner.unwrap_or(0),
             backend_was_chosen: self.backend_was_chosen,
+            float: self.float.bits(),
         }
     }
 }
@@ -190,7 +191,7 @@ impl TaskSurroundings {
                 threads if around.limit_is_exact => InnerLimit::Exact(threads),
                 _ => InnerLimit::Share,
             },
-            float: FloatMode::here(),
+            float: FloatMode::from_bits(around.float),
             pins: None,
         }
     }

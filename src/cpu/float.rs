@@ -16,6 +16,8 @@ mod arch {
 
     /// MXCSR: all but the six sticky flags.
     const SSE_CONTROL: u32 = !0x3f;
+    /// This kind of processor, in a mode's bits.
+    const KIND: u64 = 1;
     /// Bits of the x87 control word that keep an exception from trapping.
     const X87_MASKS: u16 = 0x3f;
 
@@ -46,6 +48,20 @@ mod arch {
             if x87() != self.x87 {
                 self.set_x87();
             }
+        }
+
+        /// The mode for a process elsewhere, tagged with the kind of processor.
+        pub fn bits(self) -> u64 {
+            KIND << 56 | u64::from(self.x87) << 32 | u64::from(self.sse)
+        }
+
+        /// The mode that such bits mean here; the calling thread's own where they come from another kind of processor.
+        /// Reserved bits, which would be a fault, are not taken over.
+        pub fn from_bits(bits: u64) -> Self {
+            if bits >> 56 != KIND {
+                return Self::here();
+            }
+            FloatMode { sse: bits as u32 & 0xffc0, x87: (bits >> 32) as u16 & 0x1f3f | 0x40 }
         }
 
         #[cold]
@@ -101,6 +117,16 @@ mod arch {
                 unsafe { asm!("msr fpcr, {}", in(reg) self.0, options(nostack, nomem, preserves_flags)) };
             }
         }
+
+        /// The mode for a process elsewhere, tagged with the kind of processor.
+        pub fn bits(self) -> u64 {
+            2 << 56 | self.0 & 0x07ff_ffff
+        }
+
+        /// The mode that such bits mean here; the calling thread's own where they come from another kind of processor.
+        pub fn from_bits(bits: u64) -> Self {
+            if bits >> 56 == 2 { FloatMode(bits & 0x07ff_ffff) } else { Self::here() }
+        }
     }
 }
 
@@ -118,6 +144,16 @@ mod arch {
 
         /// Makes it the calling thread's.
         pub fn set(self) {}
+
+        /// Nothing to carry.
+        pub fn bits(self) -> u64 {
+            0
+        }
+
+        /// Nothing that was carried.
+        pub fn from_bits(_bits: u64) -> Self {
+            FloatMode
+        }
     }
 }
 

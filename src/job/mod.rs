@@ -74,7 +74,8 @@ pub trait Task: Send + Sync {
     }
     /// What another process needs to run its items, or why it cannot.
     fn cargo(&self) -> Result<Cargo<'_>> {
-        Err(Error::new(Status::ERR_TASK_NOT_PORTABLE, "these tasks run only where memory is shared"))
+        let why = "a call of this kind runs in its caller's process only";
+        Err(Error::new(Status::ERR_TASK_NOT_PORTABLE, why))
     }
 
     /// The inputs of a chunk; `None` where there are none. Those of a map of bytes are packed for the way.
@@ -307,7 +308,7 @@ impl Job {
 
     /// Puts back what a map has left, but for what it gives back itself.
     fn begin_anew(&mut self) {
-        let Job { plan, number, begun, watched, flags, claims, seats: _, clock, done, failed, .. } = self;
+        let Job { plan, number, begun, watched, flags, claims, clock, done, failed, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
         *watched = plan.is_watched();
@@ -318,6 +319,8 @@ impl Job {
         *failed.get_mut() = 0;
         *self.first_error.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         self.watch = Watch::new(self.plan.rules.stream);
+        self.outside = Outside::default();
+        self.remote = Remote::default();
     }
 
     /// The most threads that may run items of this job at the same time.
