@@ -239,7 +239,11 @@ impl<'a> Call<'a> {
                     }
                 }
             }
-            self.send(seat, chunk)?;
+            let chunk = self.bounded(chunk);
+            if let Err(error) = self.send(seat, chunk) {
+                self.job.put_back(chunk);
+                self.lost_contact(seat, error)?;
+            }
             moved = true;
         }
     }
@@ -248,7 +252,7 @@ impl<'a> Call<'a> {
     fn hire(&mut self, seat: usize) -> Result<bool> {
         let around = self.job.around(seat);
         let threads = Threads { count: around.limit, is_exact: around.limit_is_exact };
-        let mut hand = loop {
+        let hand = loop {
             let Some(mut hand) = self.executor.borrow(self.stations.len(), threads)? else {
                 return Ok(false);
             };
@@ -263,26 +267,31 @@ impl<'a> Call<'a> {
             }
         };
         hand.lend(self.number, self.number as usize);
-        if let Some(task) = self.initializer.as_ref().filter(|_| !hand.initialised) {
-            let request = self.job.request_elsewhere(task, seat);
-            let layout = Layout::new(0, 0, 1);
-            let request = request.encode();
-            hand.area(layout.len + request.len())?;
-            hand.post(&layout, &request)?;
-            let nothing = Chunk { begin: 0, end: 0 };
-            let flight = Flight { chunk: nothing, layout, begun: 0, since: Instant::now() };
-            let last = Duration::MAX;
-            self.stations[seat] = Some(Station { hand, flights: [flight].into(), asked: None, last });
-            return Ok(true);
+        let station = Station { hand, flights: VecDeque::new(), asked: None, last: Duration::MAX };
+        self.stations[seat] = Some(station);
+        if let Err(error) = self.initialise(seat) {
+            self.lost_contact(seat, error)?;
         }
-        self.stations[seat] =
-            Some(Station { hand, flights: VecDeque::new(), asked: None, last: Duration::MAX });
-        Ok(true)
+        Ok(self.stations[seat].is_some())
+    }
+
+    /// Has a new worker run its initializer first, if there is one.
+    fn initialise(&mut self, seat: usize) -> Result<()> {
+        let Some(station) = self.stations[seat].as_mut().filter(|station| !station.hand.initialised) else {
+            return Ok(());
+        };
+        let Some(task) = &self.initializer else { return Ok(()) };
+        let request = self.job.request_elsewhere(task, seat).encode();
+        let layout = Layout::new(0, 0, 1);
+        station.hand.area(layout.len + request.len())?;
+        station.hand.post(&layout, &request)?;
+        let nothing = Chunk { begin: 0, end: 0 };
+        station.flights.push_back(Flight { chunk: nothing, layout, begun: 0, since: Instant::now() });
+        Ok(())
     }
 
     /// Posts a chunk to the worker of a seat.
     fn send(&mut self, seat: usize, chunk: Chunk) -> Result<()> {
-        let chunk = self.bounded(chunk);
         let items = chunk.end - chunk.begin;
         let inputs = self.job.task().inputs(chunk);
         let has_outputs = self.has_elements && self.job.task().outputs().address != 0;

@@ -277,7 +277,7 @@ impl Hand {
             return Some(Death::Ended(Exit::Code(0)));
         }
         // The end of the line is that of the process, or a task's doing.
-        (self.greeted && is_closed).then(|| self.hung_up())
+        is_closed.then(|| self.hung_up())
     }
 
     /// Takes what the worker has said; whether it has closed the line.
@@ -307,7 +307,7 @@ impl Hand {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(50) {
             if let Some(exit) = self.child.as_mut().and_then(Child::try_wait) {
-                return Death::Ended(exit);
+                return if self.greeted { Death::Ended(exit) } else { Death::Unfit(self.no_worker(&exit)) };
             }
             std::thread::sleep(Duration::from_millis(1));
         }

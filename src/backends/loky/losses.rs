@@ -74,6 +74,16 @@ impl Call<'_> {
         });
     }
 
+    /// Something could not be sent to a worker: because it is no more, or for a reason that ends the map.
+    pub(super) fn lost_contact(&mut self, seat: usize, error: Error) -> Result<()> {
+        if error.status != Status::ERR_IO {
+            return Err(error);
+        }
+        let Some(station) = &mut self.stations[seat] else { return Ok(()) };
+        let death = station.hand.look().unwrap_or(Death::HungUp);
+        self.mourn(seat, death)
+    }
+
     /// A worker has died by itself.
     fn mourn(&mut self, seat: usize, death: Death) -> Result<()> {
         let Some(mut station) = self.stations[seat].take() else { return Ok(()) };
