@@ -46,6 +46,11 @@ static void many_trivial(void) {
     check(pb_parallel_map(trivial, NULL, TRIVIAL, NULL, 0, outputs, sizeof *outputs, NULL) == PB_OK);
 }
 
+static void start(void) {
+    check(pb_shutdown() == PB_OK);
+    two_trivial();
+}
+
 static void copy(void) { memcpy(out, in, ALL); }
 
 static void echo_arrays(void) {
@@ -91,7 +96,9 @@ static void row(const char *what, int rounds, void (*work)(void)) {
 
 int main(int argc, char **argv) {
     pb_scope scope;
+    pb_worker_main(argc, argv);
     check(argc == 3 && pb_push_backend(argv[1], atoi(argv[2]), 0, NULL, &scope) == PB_OK);
+    row("start of the workers, and 2 trivial items", 21, start);
     row("2 trivial items", MOST, two_trivial);
     row("100,000 trivial items", 31, many_trivial);
     in = malloc(ALL), out = malloc(ALL);

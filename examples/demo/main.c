@@ -114,6 +114,7 @@ static int parse_options(int argc, char **argv, demo_options *options) {
 }
 
 int main(int argc, char **argv) {
+    pb_worker_main(argc, argv); /* workers of backend loky are this program */
     demo_options options = {.data = DEMO_DATA};
     int exit_code = parse_options(argc, argv, &options);
     if (exit_code)
