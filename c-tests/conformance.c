@@ -38,6 +38,7 @@ int main(int argc, char **argv) {
     test_limits();
     test_threads();
     test_bytes();
+    test_joins();
     CHECK_OK(pb_shutdown());
     return check_result();
 }

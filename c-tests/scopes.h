@@ -33,8 +33,8 @@ static inline void on_another_thread(void *(*work)(void *), void *arg) {
 
 /* The tests set the variables that they need: those of the surroundings do not count. */
 static inline void forget_environment(void) {
-    const char *const variables[] = {"PB_BACKEND", "PB_N_JOBS", "PB_INNER_MAX_NUM_THREADS",
-                                     "PB_MAX_CPU_COUNT", "PB_PLUGIN_PATH"};
+    const char *const variables[] = {"PB_BACKEND",       "PB_N_JOBS",      "PB_INNER_MAX_NUM_THREADS",
+                                     "PB_MAX_CPU_COUNT", "PB_PLUGIN_PATH", "PB_TRACE"};
     for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
         CHECK_INT(0, unsetenv(variables[i]));
 }

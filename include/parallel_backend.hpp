@@ -27,7 +27,10 @@
 #include <parallel_backend/cpu.hpp>
 #include <parallel_backend/error.hpp>
 #include <parallel_backend/job.hpp>
+#include <parallel_backend/join.hpp>
 #include <parallel_backend/map.hpp>
+#include <parallel_backend/reduce.hpp>
 #include <parallel_backend/scope.hpp>
+#include <parallel_backend/trace.hpp>
 
 #endif

@@ -39,11 +39,16 @@ pub struct ScopeStack<T> {
 
 impl<T> Default for ScopeStack<T> {
     fn default() -> Self {
-        ScopeStack { open: Vec::new() }
+        ScopeStack::new()
     }
 }
 
 impl<T> ScopeStack<T> {
+    /// No scope is open.
+    pub const fn new() -> Self {
+        ScopeStack { open: Vec::new() }
+    }
+
     /// Opens a scope; the token closes it.
     pub fn push(&mut self, value: T) -> Token {
         let token = issue();
@@ -83,17 +88,27 @@ impl<T> ScopeStack<T> {
         self.open.len()
     }
 
+    /// The token of the innermost scope; 0 where none is open. Two equal readings on one thread mean the same open scopes.
+    pub fn top(&self) -> Token {
+        self.open.last().map_or(0, |(token, _)| *token)
+    }
+
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
+    /// Takes the innermost scope if it is the only one above `len`.
+    pub fn pop_only(&mut self, len: usize) -> Option<T> {
+        if self.open.len() == len + 1 { self.open.pop().map(|(_, value)| value) } else { None }
+    }
+
     /// Takes all scopes above `len`, innermost first: for scopes that a task left open.
     pub fn truncate(&mut self, len: usize) -> impl Iterator<Item = T> + use<T> {
         // The usual case is one scope, which needs no memory.
-        let last = if self.open.len() == len + 1 { self.open.pop() } else { None };
+        let last = self.pop_only(len);
         let cut = self.open.split_off(len.min(self.open.len()));
-        last.into_iter().chain(cut.into_iter().rev()).map(|(_, value)| value)
+        last.into_iter().chain(cut.into_iter().rev().map(|(_, value)| value))
     }
 
     /// The open scopes, innermost first.

@@ -57,7 +57,13 @@ fn the_json_has_what_its_document_names() {
     let cpus = report["cpus"]["logical"].as_i64().unwrap();
     assert!(cpus >= 1 && report["cpus"]["physical"].as_i64().unwrap() <= cpus);
     assert!(texts(&report["cpus"]["reasons"]).iter().any(|reason| reason.ends_with("online")));
-    assert_eq!(texts(&report["backends"]["available"]), ["loky", "multiprocessing", "sequential", "threading"]);
+    assert_eq!(
+        texts(&report["backends"]["available"]),
+        ["loky", "multiprocessing", "sequential", "threading"]
+    );
+    let domains = |kind: &str| report["cpus"][kind].as_i64().unwrap();
+    assert!(1 <= domains("caches") && domains("caches") <= domains("cores"));
+    assert!(1 <= domains("nodes") && domains("nodes") <= domains("cores"));
     for missing in report["backends"]["unavailable"].as_array().unwrap() {
         assert!(missing["name"].is_string() && missing["reason"].is_string());
     }
@@ -140,6 +146,19 @@ fn a_malformed_variable_is_named_with_the_error_that_a_map_would_end_with() {
 }
 
 #[test]
+fn the_variables_of_threading_are_read_and_checked() {
+    let fine = [("PB_PIN", "cores"), ("PB_SPIN_US", "50"), ("PB_STACK_SIZE", "1M")];
+    let report_of = |variables: &[(&str, &str)]| report(pb_info(&[]).envs(variables.iter().copied()));
+    let with_all = report_of(&fine);
+    assert!(fine.iter().all(|(name, _)| problem(&with_all, name).is_none()));
+    assert_eq!(with_all["call"]["backend"], "threading");
+    let malformed = report_of(&[("PB_PIN", "socket")]);
+    let message = problem(&malformed, "PB_PIN").expect("a problem");
+    assert!(message.contains("PB_PIN is 'socket': it must be cores, llc, numa or none"), "{message}");
+    assert_eq!(malformed["call"]["error"]["message"], message);
+}
+
+#[test]
 fn an_unknown_backend_in_the_environment_is_the_call_s_error() {
     let report = report(pb_info(&[]).env("PB_BACKEND", "threads"));
     assert_eq!(report["call"]["error"]["status"], "PB_ERR_UNKNOWN_BACKEND");
@@ -154,6 +173,24 @@ fn a_variable_that_nothing_reads_is_told() {
     assert!(problem(&report, "PB_JOBS").unwrap().contains("not read"));
     assert_eq!(problem(&report, "PB_BACKEND"), None);
     assert_eq!(report["call"]["backend"], "sequential");
+}
+
+#[test]
+fn a_timeline_that_cannot_be_written_is_named_and_one_that_can_is_not_made() {
+    let wrong = report(pb_info(&[]).env("PB_TRACE", "/no/such/folder/trace.json"));
+    let message = problem(&wrong, "PB_TRACE").expect("a problem");
+    assert!(
+        message.contains("PB_TRACE: cannot write the timeline '/no/such/folder/trace.json'"),
+        "{message}"
+    );
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("only-looked-at.json");
+    let right = report(pb_info(&[]).env("PB_TRACE", &path));
+    assert_eq!(problem(&right, "PB_TRACE"), None);
+    assert!(!path.exists());
+    std::fs::write(&path, "older").unwrap();
+    assert_eq!(problem(&report(pb_info(&[]).env("PB_TRACE", &path)), "PB_TRACE"), None);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "older");
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

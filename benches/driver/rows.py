@@ -35,6 +35,7 @@ class Row:
     seconds: float = 0.1  # that one process measures for
     env: dict[str, str] = field(default_factory=dict)
     latency: bool = False  # the peers that differ in how they wait take part
+    recursive: bool = False  # a fork-join recursion: only the peers that have such a thing take part
     fill: bool = False  # the plain loop runs in as many processes as there are CPUs
 
 
@@ -71,6 +72,7 @@ ROWS = (
     Row("dgemm-1", "the same with OPENBLAS_NUM_THREADS=1", "ms", MS, LOAD,
         kernel="dgemm", env={"OPENBLAS_NUM_THREADS": "1"}),
     Row("monte-carlo", "4,000 random walks that end at a barrier", "ms", MS, LOAD),
+    Row("merge-sort", "merge sort of 500 k numbers, forked down to 64", "ms", MS, LOAD, recursive=True),
 )
 
 
@@ -80,27 +82,28 @@ class Peer:
     program: str = ""  # bench-NAME, unless another
     env: dict[str, str] = field(default_factory=dict)
     latency_only: bool = False
+    recursive: bool = False  # has a fork-join call for recursions
     note: str = ""
 
 
 ACTIVE = {"OMP_WAIT_POLICY": "active"}
 
 PEERS = (
-    Peer(SERIAL, note="a plain loop"),
-    Peer(OURS, note="parallel_backend, threading"),
+    Peer(SERIAL, recursive=True, note="a plain loop"),
+    Peer(OURS, recursive=True, note="parallel_backend, threading; pb_join in merge-sort"),
     Peer("libgomp-static"),
-    Peer("libgomp-dynamic"),
+    Peer("libgomp-dynamic", recursive=True, note="tasks in merge-sort"),
     Peer("libgomp-guided"),
     Peer("libgomp-active", program="libgomp-static", env=ACTIVE, latency_only=True,
          note="libgomp-static with OMP_WAIT_POLICY=active"),
     Peer("libomp-static"),
-    Peer("libomp-dynamic"),
+    Peer("libomp-dynamic", recursive=True, note="tasks in merge-sort"),
     Peer("libomp-active", program="libomp-static", env=ACTIVE, latency_only=True,
          note="libomp-static with OMP_WAIT_POLICY=active"),
-    Peer("onetbb", note="parallel_for, auto_partitioner"),
+    Peer("onetbb", recursive=True, note="parallel_for, auto_partitioner; parallel_invoke in merge-sort"),
     Peer("pthreadpool", note="nested loops are plain: it has none"),
-    Peer("rayon", note="into_par_iter on its global pool"),
-    Peer("chili", note="join, down to leaves of 1 to 1,024 items"),
+    Peer("rayon", recursive=True, note="into_par_iter on its global pool; join in merge-sort"),
+    Peer("chili", recursive=True, note="join, down to leaves of 1 to 1,024 items"),
     Peer("fork-union", note="for_n; nested loops are plain, and callers take turns: it has neither"),
     Peer("fork-union-dynamic", program="fork-union", env={"BENCH_FORK_UNION": "dynamic"}, note="for_n_dynamic"),
     Peer("std-thread", note="new threads in every call"),
@@ -108,4 +111,4 @@ PEERS = (
 
 
 def takes_part(peer: Peer, row: Row) -> bool:
-    return row.latency or not peer.latency_only
+    return (row.latency or not peer.latency_only) and (peer.recursive or not row.recursive)

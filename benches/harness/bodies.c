@@ -3,6 +3,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Both shapes of a body from one function, which the compiler copies into them. */
 #define BODY(name)                                                                                           \
@@ -179,3 +180,54 @@ static inline void monte_carlo(void *ctx, size_t path) {
     work->payoffs[path] = price < work->barrier ? exp(price) : 0;
 }
 BODY(monte_carlo);
+
+/* ---- a recursion ---- */
+
+enum { SORT_LEAF = 64 };
+
+typedef struct part {
+    uint32_t *values, *scratch;
+    size_t n;
+} part;
+
+static void insertion_sort(uint32_t *values, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        uint32_t value = values[i];
+        size_t at = i;
+        for (; at > 0 && values[at - 1] > value; at--)
+            values[at] = values[at - 1];
+        values[at] = value;
+    }
+}
+
+static void merge(uint32_t *values, size_t middle, size_t n, uint32_t *scratch) {
+    size_t left = 0, right = middle;
+    for (size_t i = 0; i < n; i++) {
+        int from_left = right == n || (left < middle && values[left] <= values[right]);
+        scratch[i] = values[from_left ? left : right];
+        left += (size_t)from_left;
+        right += (size_t)!from_left;
+    }
+    memcpy(values, scratch, n * sizeof *values);
+}
+
+static int32_t sort_part(void *ctx) {
+    const part *p = ctx;
+    if (p->n <= SORT_LEAF) {
+        insertion_sort(p->values, p->n);
+        return 0;
+    }
+    size_t middle = p->n / 2;
+    part a = {p->values, p->scratch, middle};
+    part b = {p->values + middle, p->scratch + middle, p->n - middle};
+    peer_join(sort_part, &a, &b);
+    merge(p->values, middle, p->n, p->scratch);
+    return 0;
+}
+
+void merge_sort(void *ctx) {
+    const sort_work *work = ctx;
+    memcpy(work->to, work->from, work->n * sizeof *work->to);
+    part all = {work->to, work->scratch, work->n};
+    peer_root(sort_part, &all);
+}

@@ -70,6 +70,15 @@ typedef struct dgemm_work { /* c[i] = a[i] b[i], square */
     double *c;
 } dgemm_work;
 
+typedef struct sort_work { /* sorts a copy of `from`, by merges, into `to` */
+    size_t n;
+    const uint32_t *from;
+    uint32_t *to, *scratch;
+} sort_work;
+
+/* The recursion itself: it is no loop, peer_root and peer_join run it. */
+void merge_sort(void *sort_work);
+
 typedef struct monte_carlo_work { /* a random walk of log prices that ends where it crosses the barrier */
     int steps;
     double drift, volatility, barrier;

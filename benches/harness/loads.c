@@ -43,7 +43,7 @@ loop make_saxpy(const settings *s) {
         y[i] = (float)uniform(SAXPY_ITEMS + i);
         work.z[i] = 0;
     }
-    return (loop){SAXPY_ITEMS, &saxpy_body, &work, {0, 0}, sum_saxpy};
+    return (loop){SAXPY_ITEMS, &saxpy_body, &work, {0, 0}, sum_saxpy, NULL};
 }
 
 /* ---- mandelbrot ---- */
@@ -56,7 +56,7 @@ loop make_mandelbrot(const settings *s) {
     (void)s;
     static uint16_t escape[WIDTH * HEIGHT];
     static mandelbrot_work work = {.width = WIDTH, .height = HEIGHT, .limit = 500, .escape = escape};
-    return (loop){HEIGHT, &mandelbrot_body, &work, {0, 0}, sum_mandelbrot};
+    return (loop){HEIGHT, &mandelbrot_body, &work, {0, 0}, sum_mandelbrot, NULL};
 }
 
 /* ---- sparse matrix times vector; row lengths follow a power law ---- */
@@ -84,7 +84,7 @@ loop make_spmv(const settings *s) {
         x[i] = uniform(entries + i);
     static spmv_work work;
     work = (spmv_work){starts, columns, values, x, memory(MATRIX_ROWS * sizeof *x)};
-    return (loop){MATRIX_ROWS, &spmv_body, &work, {0, 0}, sum_spmv};
+    return (loop){MATRIX_ROWS, &spmv_body, &work, {0, 0}, sum_spmv, NULL};
 }
 
 /* ---- a batch of products by OpenBLAS ---- */
@@ -112,7 +112,7 @@ loop make_dgemm(const settings *s) {
         a[i] = uniform(i);
         b[i] = uniform(ENTRIES + i);
     }
-    return (loop){PRODUCTS, &dgemm_body, &work, {0, 0}, sum_dgemm};
+    return (loop){PRODUCTS, &dgemm_body, &work, {0, 0}, sum_dgemm, NULL};
 }
 
 /* ---- random walks that end at a barrier ---- */
@@ -125,5 +125,20 @@ loop make_monte_carlo(const settings *s) {
     (void)s;
     static double payoffs[PATHS];
     static monte_carlo_work work = {STEPS, 0.0, 0.05, 0.5, payoffs};
-    return (loop){PATHS, &monte_carlo_body, &work, {0, 0}, sum_monte_carlo};
+    return (loop){PATHS, &monte_carlo_body, &work, {0, 0}, sum_monte_carlo, NULL};
+}
+
+/* ---- merge sort ---- */
+
+enum { SORTED = 500 * 1000 };
+
+static double sum_merge_sort(void *ctx) { WEIGHTED_SUM(((sort_work *)ctx)->to, SORTED); }
+
+loop make_merge_sort(const settings *s) {
+    (void)s;
+    static uint32_t from[SORTED], to[SORTED], scratch[SORTED];
+    static sort_work work = {SORTED, from, to, scratch};
+    for (size_t i = 0; i < SORTED; i++)
+        from[i] = (uint32_t)(uniform(i) * 4e9);
+    return (loop){.ctx = &work, .checksum = sum_merge_sort, .run = merge_sort};
 }

@@ -9,6 +9,7 @@ loop make_mandelbrot(const settings *settings);
 loop make_spmv(const settings *settings);
 loop make_dgemm(const settings *settings);
 loop make_monte_carlo(const settings *settings);
+loop make_merge_sort(const settings *settings);
 
 /* malloc that ends the program where memory is out; nothing is freed, a process measures one row. */
 void *memory(size_t bytes);

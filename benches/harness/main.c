@@ -22,7 +22,7 @@ static uint64_t turns(const settings *s, double us) { return (uint64_t)(us * s->
 static loop same(const settings *s, size_t n, double us) {
     spin_work *work = memory(sizeof *work);
     *work = (spin_work){turns(s, us), NULL};
-    return (loop){n, &spin_same_body, work, tally_of(n), NULL};
+    return (loop){n, &spin_same_body, work, tally_of(n), NULL, NULL};
 }
 
 /* n items; the caller fills in the turns of each. */
@@ -30,12 +30,12 @@ static loop each(size_t n, uint32_t **turns_of) {
     spin_work *work = memory(sizeof *work);
     *turns_of = memory(n * sizeof **turns_of);
     *work = (spin_work){0, *turns_of};
-    return (loop){n, &spin_each_body, work, tally_of(n), NULL};
+    return (loop){n, &spin_each_body, work, tally_of(n), NULL, NULL};
 }
 
 static loop make_empty(const settings *s) {
     size_t n = (size_t)s->threads;
-    return (loop){n, &empty_body, NULL, tally_of(n), NULL};
+    return (loop){n, &empty_body, NULL, tally_of(n), NULL, NULL};
 }
 
 static loop make_tasks_1us(const settings *s) { return same(s, (size_t)s->threads, 1); }
@@ -78,7 +78,7 @@ static loop make_nested(const settings *s) {
     nest_work *work = memory(sizeof *work);
     *work = (nest_work){inner.n, inner.body, inner.ctx};
     tally all = {OUTER * inner.each.count, OUTER * inner.each.weight};
-    return (loop){OUTER, &nest_body, work, all, NULL};
+    return (loop){OUTER, &nest_body, work, all, NULL, NULL};
 }
 
 /* ---- the rows ---- */
@@ -111,6 +111,7 @@ static const struct row {
     {"spmv", make_spmv, back_to_back, 0},
     {"dgemm", make_dgemm, back_to_back, 0},
     {"monte-carlo", make_monte_carlo, back_to_back, 0},
+    {"merge-sort", make_merge_sort, back_to_back, 0},
 };
 
 static const struct row *find_row(const char *name) {

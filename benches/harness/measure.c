@@ -9,7 +9,12 @@
 enum { MAX_SAMPLES = 8192, MIN_SAMPLES = 3 };
 static double samples[MAX_SAMPLES];
 
-static void call(const loop *l) { peer_for(l->n, l->body, l->ctx); }
+static void call(const loop *l) {
+    if (l->run)
+        l->run(l->ctx);
+    else
+        peer_for(l->n, l->body, l->ctx);
+}
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;

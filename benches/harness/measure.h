@@ -17,6 +17,7 @@ typedef struct loop {
     void *ctx;
     tally each;                    /* what one call adds to the tally */
     double (*checksum)(void *ctx); /* of the outputs; NULL where there are none */
+    void (*run)(void *ctx);        /* instead of the loop: a recursion; back_to_back only */
 } loop;
 
 typedef struct result {

@@ -31,6 +31,17 @@ void peer_for(size_t n, const bench_body *body, void *ctx);
  * have to. */
 void peer_nested_for(size_t n, const bench_body *body, void *ctx);
 
+/* A branch of a recursion. The same shape for all: it returns once for each call of peer_join, which is where
+ * the cost is. */
+typedef int32_t (*bench_branch)(void *ctx);
+
+/* Runs branch(ctx), in which peer_join may be called, and returns when it is over. */
+void peer_root(bench_branch branch, void *ctx);
+
+/* Runs branch(a) and branch(b), perhaps at the same time, and returns when both are over; called at any depth
+ * below peer_root. Peers without recursion have neither of the two: no-recursion.h has plain ones. */
+void peer_join(bench_branch branch, void *a, void *b);
+
 /* Whether several threads may call peer_for at once. 0: the harness lets one in at a time, as a user would
  * have to. */
 int peer_takes_callers(void);

@@ -6,6 +6,7 @@
 #include <oneapi/tbb/blocked_range.h>
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/parallel_for.h>
+#include <oneapi/tbb/parallel_invoke.h>
 #include <oneapi/tbb/version.h>
 
 static std::unique_ptr<tbb::global_control> limit;
@@ -28,3 +29,9 @@ void peer_for(size_t n, const bench_body *body, void *ctx) {
 void peer_nested_for(size_t n, const bench_body *body, void *ctx) { peer_for(n, body, ctx); }
 
 int peer_takes_callers(void) { return 1; }
+
+void peer_root(bench_branch branch, void *ctx) { branch(ctx); }
+
+void peer_join(bench_branch branch, void *a, void *b) {
+    tbb::parallel_invoke([=] { branch(a); }, [=] { branch(b); });
+}

@@ -24,3 +24,16 @@ void peer_for(size_t n, const bench_body *body, void *ctx) {
 void peer_nested_for(size_t n, const bench_body *body, void *ctx) { peer_for(n, body, ctx); }
 
 int peer_takes_callers(void) { return 1; }
+
+void peer_root(bench_branch branch, void *ctx) {
+#pragma omp parallel num_threads(thread_count)
+#pragma omp single
+    branch(ctx);
+}
+
+void peer_join(bench_branch branch, void *a, void *b) {
+#pragma omp task
+    branch(a);
+    branch(b);
+#pragma omp taskwait
+}

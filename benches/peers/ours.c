@@ -26,3 +26,8 @@ void peer_for(size_t n, const bench_body *body, void *ctx) {
 void peer_nested_for(size_t n, const bench_body *body, void *ctx) { peer_for(n, body, ctx); }
 
 int peer_takes_callers(void) { return 1; }
+
+/* The outermost peer_join is the root. */
+void peer_root(bench_branch branch, void *ctx) { branch(ctx); }
+
+void peer_join(bench_branch branch, void *a, void *b) { check(pb_join(branch, a, branch, b)); }

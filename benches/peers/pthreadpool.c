@@ -1,4 +1,5 @@
 /* Maratyszcza's pthreadpool. A loop inside a loop of the same pool would deadlock, so that one is plain. */
+#include "no-recursion.h"
 #include "peer.h"
 #include "where.h"
 

@@ -13,3 +13,10 @@ void peer_for(size_t n, const bench_body *body, void *ctx) {
 void peer_nested_for(size_t n, const bench_body *body, void *ctx) { peer_for(n, body, ctx); }
 
 int peer_takes_callers(void) { return 1; }
+
+void peer_root(bench_branch branch, void *ctx) { branch(ctx); }
+
+void peer_join(bench_branch branch, void *a, void *b) {
+    branch(a);
+    branch(b);
+}

@@ -1,4 +1,5 @@
 /* New std::threads for every loop, each with an equal share of it: what programs without a pool do. */
+#include "no-recursion.h"
 #include "peer.h"
 
 #include <algorithm>

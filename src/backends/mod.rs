@@ -11,6 +11,7 @@ pub mod multiprocessing;
 pub mod sequential;
 pub mod threading;
 
+use crate::cpu::Pins;
 use crate::job::Job;
 use crate::status::{Error, Result};
 use std::sync::Arc;
@@ -52,8 +53,18 @@ pub trait Session: Send + Sync {
         Ok(n_jobs)
     }
 
+    /// Whether the other questions get the same answers at any time, so that they need not be asked at every call.
+    fn is_steady(&self) -> bool {
+        false
+    }
+
     /// Runs the job: returns when every item has run, or the job has stopped and no item runs any more.
     fn run(&self, job: &Arc<Job>) -> Result<()>;
+
+    /// Where the threads of its own that work in a map outside any task are to run; `None`: where the system puts them.
+    fn pins(&self) -> Option<Arc<Pins>> {
+        None
+    }
 
     /// The backend for maps inside this session's tasks at nesting level `level` (1 or more); `None` leaves it
     /// to the default rule: `threading` at level 1, `sequential` below.

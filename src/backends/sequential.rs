@@ -21,12 +21,16 @@ impl Backend for Sequential {
 }
 
 impl Session for Sequential {
+    fn is_steady(&self) -> bool {
+        true
+    }
+
     fn effective_n_jobs(&self, _n_jobs: i32) -> Result<i32> {
         Ok(1)
     }
 
     fn run(&self, job: &Arc<Job>) -> Result<()> {
-        job.work();
+        job.work(0);
         Ok(())
     }
 }

@@ -3,9 +3,19 @@
 use super::{Chosen, Setting};
 use crate::registry;
 use crate::status::{Error, Result};
+use crate::trace;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 static DEFAULT: RwLock<Setting> = RwLock::new(Setting { backend: None, n_jobs: None, inner: None });
+
+/// Counts changes of the process default.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// How often the process default has changed.
+pub(super) fn changes() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
 
 /// Holds the lock over a fork, so that the child finds it free.
 pub fn fork_guard() -> impl Sized + 'static {
@@ -15,6 +25,7 @@ pub fn fork_guard() -> impl Sized + 'static {
 /// Replaces the process default.
 pub fn set_default(setting: Setting) {
     let old = std::mem::replace(&mut *DEFAULT.write().unwrap_or_else(PoisonError::into_inner), setting);
+    CHANGES.fetch_add(1, Ordering::Release);
     drop(old); // may close a session, which may be foreign code: the lock is free again
 }
 
@@ -31,6 +42,7 @@ pub fn forget_backend(name: &str) {
         _ => None,
     };
     drop(default);
+    CHANGES.fetch_add(1, Ordering::Release);
     drop(old);
 }
 
@@ -63,7 +75,12 @@ fn inner() -> Result<Option<i32>> {
 
 /// The variables of the environment that cannot be used as they are set, with the error that a map would end with.
 pub fn malformed_variables() -> Vec<(&'static str, Error)> {
-    let wrong = [(BACKEND, backend().err()), (N_JOBS, n_jobs().err()), (INNER, inner().err())];
+    let wrong = [
+        (BACKEND, backend().err()),
+        (N_JOBS, n_jobs().err()),
+        (INNER, inner().err()),
+        (trace::VARIABLE, trace::check_environment().err()),
+    ];
     wrong.into_iter().filter_map(|(name, error)| Some((name, error?))).collect()
 }
 

@@ -10,9 +10,10 @@ mod task;
 
 pub use budget::{normalise, share};
 pub use defaults::{forget_backend, fork_guard, make_default, malformed_variables, set_default};
-pub use task::{InnerLimit, TaskFrame, TaskSurroundings};
+pub use task::{InnerLimit, TaskFrame, TaskSurroundings, close_left_open};
 
 use crate::backends::OpenRequest;
+use crate::cpu;
 use crate::job::Job;
 use crate::limits;
 use crate::registry::{self, Opened};
@@ -113,7 +114,7 @@ enum Frame {
 }
 
 thread_local! {
-    static STACK: RefCell<ScopeStack<Frame>> = RefCell::default();
+    static STACK: RefCell<ScopeStack<Frame>> = const { RefCell::new(ScopeStack::new()) };
 }
 
 fn with_stack<R>(f: impl FnOnce(&mut ScopeStack<Frame>) -> R) -> Result<R> {
@@ -173,6 +174,12 @@ pub fn push_thread_limit(limit: i32, user_api: u32) -> Result<Token> {
     limits::push(limit, user_api)
 }
 
+/// How many scopes, attached contexts and tasks are on this thread's stack.
+#[inline]
+pub fn open_scopes() -> usize {
+    STACK.try_with(|stack| stack.borrow().len()).unwrap_or(0)
+}
+
 /// Closes the innermost scope of this thread, if `token` is its own.
 pub fn pop(token: Token) -> Result<()> {
     // The frame is dropped after the stack is free again: closing a session may run foreign code.
@@ -188,6 +195,20 @@ pub fn pop(token: Token) -> Result<()> {
 /// Puts a captured context in force on this thread until the token is popped.
 pub fn attach(snapshot: Arc<Snapshot>) -> Result<Token> {
     open(Frame::Attached(snapshot))
+}
+
+/// What a thread's choice depends on. Two equal readings on one thread mean that [`resolve`] would say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    scope: Token,
+    defaults: u64,
+    environment: u64,
+}
+
+/// The version in force on this thread; none where that cannot be told.
+pub fn version() -> Option<Version> {
+    let scope = STACK.try_with(|stack| stack.borrow().top()).ok()?;
+    Some(Version { scope, defaults: defaults::changes(), environment: cpu::environment_mark()? })
 }
 
 /// All that is in force on this thread now.
@@ -223,9 +244,11 @@ fn look_at_stack() -> Result<(Snapshot, bool)> {
                     found.backend_was_chosen = chosen_above || snapshot.backend_was_chosen;
                 }
                 Frame::Task(task) => {
-                    found.setting.inherit(&task.around().setting);
                     found.place = task.place();
-                    found.backend_was_chosen = chosen_above || task.around().backend_was_chosen;
+                    if let Some(around) = task.around() {
+                        found.setting.inherit(&around.setting);
+                        found.backend_was_chosen = chosen_above || around.backend_was_chosen;
+                    }
                 }
             }
             hidden = true;

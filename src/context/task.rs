@@ -1,9 +1,11 @@
 //! What a task finds around it: its place in the tree of maps, its share, its limits.
 
 use super::{Chosen, Frame, Place, STACK, Setting, with_stack};
+use crate::cpu::{self, FloatMode, Pins};
 use crate::job::{Job, Stay, Surroundings};
 use crate::limits::{self, Limit};
 use crate::message::Around;
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 /// How the tasks of one map see the world; made once for a map, entered by every worker.
@@ -24,6 +26,11 @@ pub struct TaskSurroundings {
     pub workers: usize,
     /// What the inner limit is to be on each worker.
     pub limit: InnerLimit,
+    /// The floating-point mode of the caller.
+    pub float: FloatMode,
+    /// Where pool threads run that work in the map. Only for a map outside any task: what is inside one has no CPUs of its own
+    /// beside its parent's.
+    pub pins: Option<Arc<Pins>>,
 }
 
 /// The limit of BLAS and OpenMP threads inside a task.
@@ -38,6 +45,14 @@ pub enum InnerLimit {
 }
 
 impl TaskSurroundings {
+    /// Sees to it that a pool thread with no other task is where it should be. The thread of a caller is left alone.
+    fn pin(&self, seat: usize) {
+        match &self.pins {
+            Some(pins) => pins.enter(seat, self.workers),
+            None => cpu::leave_pins(),
+        }
+    }
+
     /// CPUs of one worker.
     fn share(&self, seat: usize) -> Option<i32> {
         if self.workers == 1 {
@@ -71,21 +86,22 @@ pub struct TaskFrame {
     seat: usize,
     /// Thread-limit scopes that were open on this thread before the worker entered.
     limit_scopes: usize,
-    around: Arc<TaskSurroundings>,
 }
 
 impl TaskFrame {
     pub(super) fn place(&self) -> Place {
+        let around = self.around();
         Place {
-            level: self.around.level,
-            budget: self.around.share(self.seat),
-            depth: self.around.depth,
-            parent: Some((self.job.clone(), self.seat)),
+            level: around.map_or(0, |around| around.level),
+            budget: around.and_then(|around| around.share(self.seat)),
+            depth: around.map_or(0, |around| around.depth),
+            parent: Some(self.seat()),
         }
     }
 
-    pub(super) fn around(&self) -> &TaskSurroundings {
-        &self.around
+    /// There always is one: this room makes the surroundings of all jobs.
+    pub(super) fn around(&self) -> Option<&TaskSurroundings> {
+        self.job.surroundings().as_any().downcast_ref()
     }
 
     pub(super) fn limit_scopes(&self) -> usize {
@@ -98,25 +114,41 @@ impl TaskFrame {
 }
 
 impl Surroundings for TaskSurroundings {
-    fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay {
+    fn enter(&self, job: &Arc<Job>, seat: usize) -> Stay {
         let limit_scopes = limits::open_scopes();
         let limit = self.limit(seat).map(limits::enter_thread);
-        let frame = TaskFrame { job: job.clone(), seat, limit_scopes, around: self };
+        let float = FloatMode::here();
+        if float != self.float {
+            self.float.set();
+        }
         let scopes = with_stack(|stack| {
             let depth = stack.len();
-            stack.push(Frame::Task(frame));
+            if depth == 0 {
+                self.pin(seat);
+            }
+            stack.push(Frame::Task(TaskFrame { job: job.clone(), seat, limit_scopes }));
             depth
         });
-        Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit }
+        Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit, float }
     }
 
     fn tidy(&self, stay: &Stay) {
-        close(stay.limit_scopes, stay.scopes.saturating_add(1));
+        close_left_open(stay.limit_scopes, stay.scopes.saturating_add(1));
     }
 
     fn leave(&self, stay: Stay) {
-        close(stay.limit_scopes, stay.scopes);
+        // Usually there is nothing above the task's own frame. It is dropped after the stack is free again.
+        let own = STACK.try_with(|stack| stack.borrow_mut().pop_only(stay.scopes));
+        if !matches!(own, Ok(Some(_))) {
+            close_left_open(stay.limit_scopes, stay.scopes);
+        }
+        drop(own);
         drop(stay.limit);
+        stay.float.set();
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn describe(&self, seat: usize) -> Around {
@@ -135,6 +167,7 @@ impl Surroundings for TaskSurroundings {
             n_jobs: self.setting.n_jobs.unwrap_or(0),
             inner: self.setting.inner.unwrap_or(0),
             backend_was_chosen: self.backend_was_chosen,
+            float: self.float.bits(),
         }
     }
 }
@@ -158,12 +191,14 @@ impl TaskSurroundings {
                 threads if around.limit_is_exact => InnerLimit::Exact(threads),
                 _ => InnerLimit::Share,
             },
+            float: FloatMode::from_bits(around.float),
+            pins: None,
         }
     }
 }
 
-/// Closes scopes above these numbers, innermost first.
-fn close(limit_scopes: usize, scopes: usize) {
+/// Closes scopes above these numbers on this thread, innermost first.
+pub fn close_left_open(limit_scopes: usize, scopes: usize) {
     limits::close_above(limit_scopes);
     // Frames are dropped after the stack is free again: closing a session may run foreign code.
     let left = STACK.try_with(|stack| stack.borrow_mut().truncate(scopes));

@@ -11,11 +11,30 @@ const MOST_CPUS: usize = 1 << 20;
 /// The size of glibc's `cpu_set_t`: enough at the first try on almost every machine.
 const USUAL_CPUS: usize = 1024;
 
-/// A set of CPU numbers, as the bits of the kernel's mask.
-#[derive(Debug, PartialEq)]
+/// A set of CPU numbers, as the bits of the kernel's mask; the last word is not 0.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct CpuSet(Vec<c_ulong>);
 
 impl CpuSet {
+    fn new(mut words: Vec<c_ulong>) -> Self {
+        while words.last() == Some(&0) {
+            words.pop();
+        }
+        CpuSet(words)
+    }
+
+    /// Lets the calling thread run on these CPUs only. Whether the system has done so.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn bind_this_thread(&self) -> bool {
+        // SAFETY: the kernel reads the given number of bytes, which are the words'; 0 is the calling thread.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&self.0[..]), self.0.as_ptr().cast()) == 0 }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn bind_this_thread(&self) -> bool {
+        false
+    }
+
     pub(super) fn len(&self) -> i32 {
         let bits: u32 = self.0.iter().map(|word| word.count_ones()).sum();
         i32::try_from(bits).unwrap_or(i32::MAX)
@@ -27,6 +46,17 @@ impl CpuSet {
     }
 }
 
+impl FromIterator<usize> for CpuSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(cpus: I) -> Self {
+        let mut words: Vec<c_ulong> = Vec::new();
+        for cpu in cpus {
+            words.resize(words.len().max(cpu / WORD_BITS + 1), 0);
+            words[cpu / WORD_BITS] |= 1 << (cpu % WORD_BITS);
+        }
+        CpuSet::new(words)
+    }
+}
+
 /// How many CPUs are online; at least 1.
 pub(super) fn online() -> i32 {
     // SAFETY: sysconf takes a number and touches no memory of ours.
@@ -34,9 +64,26 @@ pub(super) fn online() -> i32 {
     i32::try_from(online).unwrap_or(1).max(1)
 }
 
-/// The CPUs that the calling thread may run on; none where the system does not say.
+/// The CPUs that the calling thread may run on, whatever pin of ours it has; none where the system does not say.
 pub(super) fn of_this_thread() -> Option<CpuSet> {
+    super::pin::home().or_else(in_force)
+}
+
+/// The calling thread's mask as it is now.
+pub(super) fn in_force() -> Option<CpuSet> {
     masks_from(USUAL_CPUS / WORD_BITS)
+}
+
+/// The CPU that the calling thread runs on.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn this_cpu() -> Option<usize> {
+    // SAFETY: sched_getcpu takes and touches nothing.
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn this_cpu() -> Option<usize> {
+    None
 }
 
 /// Asks with a mask of `words` words, and with larger ones as long as the kernel finds it too small.
@@ -48,7 +95,7 @@ fn masks_from(mut words: usize) -> Option<CpuSet> {
         // any bits; `cpu_set_t` is an array of such words with their alignment; 0 is the calling thread.
         let status = unsafe { libc::sched_getaffinity(0, size_of_val(&mask[..]), mask.as_mut_ptr().cast()) };
         if status == 0 {
-            return Some(CpuSet(mask));
+            return Some(CpuSet::new(mask));
         }
         // EINVAL: the machine could have more CPUs than the mask has bits.
         if std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
@@ -70,12 +117,8 @@ pub(super) mod tests {
 
     /// Lets the calling thread run only on the first of its CPUs.
     pub(in crate::cpu) fn pin_to_first_cpu() {
-        let first = of_this_thread().unwrap().iter().next().unwrap();
-        let mut mask: Vec<c_ulong> = vec![0; first / WORD_BITS + 1];
-        mask[first / WORD_BITS] = 1 << (first % WORD_BITS);
-        // SAFETY: the kernel reads the given number of bytes of `mask`; 0 is the calling thread.
-        let status = unsafe { libc::sched_setaffinity(0, size_of_val(&mask[..]), mask.as_ptr().cast()) };
-        assert_eq!(status, 0);
+        let first: CpuSet = of_this_thread().unwrap().iter().take(1).collect();
+        assert!(first.bind_this_thread());
     }
 
     #[test]
@@ -89,9 +132,10 @@ pub(super) mod tests {
         let mut words = vec![0; 40];
         words[0] = 0b101;
         words[20] = 1 << 3;
-        let cpus = CpuSet(words);
+        let cpus = CpuSet::new(words);
         assert_eq!(cpus.len(), 3);
         assert_eq!(cpus.iter().collect::<Vec<_>>(), [0, 2, 20 * WORD_BITS + 3]);
+        assert_eq!(cpus.iter().collect::<CpuSet>(), cpus);
     }
 
     #[test]

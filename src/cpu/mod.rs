@@ -7,9 +7,25 @@
 
 mod affinity;
 mod cgroup;
+mod environ;
+mod float;
+#[cfg(test)]
+mod machines;
+mod pin;
+mod signals;
+mod steal;
+mod ticks;
 mod topology;
 #[cfg(test)]
 mod tree;
+
+pub use environ::environment_mark;
+pub use float::FloatMode;
+pub use pin::{Birth, Pins, Unit, leave as leave_pins};
+pub use signals::SignalsBlocked;
+pub use steal::{Distance, cache_here, steal_order};
+pub use ticks::{nanoseconds, ticks};
+pub use topology::{Place, Topology};
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -110,6 +126,8 @@ pub struct Report {
     pub max_cpu_count: MaxCpuCount,
     /// Physical cores among the CPUs of the affinity, before any other limit; none where unknown.
     pub cores: Option<i32>,
+    /// Where those CPUs sit.
+    pub topology: Topology,
     /// The result: [`count`].
     pub logical: i32,
     /// The result: [`physical_count`].
@@ -119,14 +137,17 @@ pub struct Report {
 /// Reads every limit now, from nothing cached.
 pub fn report() -> Report {
     let online = affinity::online();
-    let affinity = affinity::of_this_thread().map(|cpus| cpus.len());
+    let allowed = affinity::of_this_thread();
+    let affinity = allowed.as_ref().map(|cpus| cpus.len());
+    let allowed: Vec<_> = allowed.iter().flat_map(|cpus| cpus.iter()).collect();
+    let topology = Topology::read(Path::new("/"), &allowed);
     let cgroup = cgroup::quota(Path::new("/"));
     let max_cpu_count = MaxCpuCount::read();
     let cores = allowed_cores();
     let quota = cgroup.as_ref().map(Quota::whole_cpus);
     let logical = lowest([Some(online), affinity, quota, max_cpu_count.limit()]);
     let physical = lowest([Some(logical), cores]);
-    Report { online, affinity, cgroup, max_cpu_count, cores, logical, physical }
+    Report { online, affinity, cgroup, max_cpu_count, cores, topology, logical, physical }
 }
 
 impl Report {
@@ -264,6 +285,7 @@ mod tests {
             cgroup,
             max_cpu_count,
             cores: Some(1),
+            topology: Topology { places: Vec::new() },
             logical: 2,
             physical: 1,
         }

@@ -23,7 +23,9 @@ pub type pb_scope = u64;
 /// @param n_jobs  k > 0: k workers; negative as joblib: -1 all CPUs, -2 all but one; 0: all for a named backend, inherited
 ///   for NULL. Inside a task "all" are the CPUs of the task's share.
 /// @param inner_max_num_threads  threads of BLAS and OpenMP in each task; 0: not given
-/// @param params  NULL or "key=value;key=value" for the named backend; an unknown key is an error that names it
+/// @param params  NULL or "key=value;key=value" for the named backend; an unknown key is an error that names those it knows.
+///   `threading`: pin=cores|llc|numa|none, spin_us=0 to 1000000 (how long an idle thread stays awake), stack_size=64K to 64G.
+///   Where a scope does not say, PB_PIN, PB_SPIN_US and PB_STACK_SIZE do, read once
 /// @param scope  receives the token
 ///
 /// Errors: PB_ERR_INVALID_ARGUMENT, PB_ERR_UNKNOWN_BACKEND, PB_ERR_BACKEND_UNAVAILABLE, and what the backend itself says.

@@ -2,11 +2,13 @@
 
 use super::abi::{self, writable};
 use super::backend::pb_chunk;
-use super::bytes::{pb_bytes, pb_results};
+use super::bytes::{pb_bytes, pb_bytes_fn, pb_results};
 use super::guard::{guard, guard_value};
 use super::job::job;
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
+#[cfg(not(target_os = "linux"))]
+use crate::status::{Error, Status};
 use crate::status::{Result, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
@@ -63,6 +65,35 @@ fn worker_main(arguments: &[&str]) {
     worker::serve::live_if_asked(arguments);
     #[cfg(not(target_os = "linux"))]
     let _ = arguments;
+}
+
+/// In a worker program of its own, in any language, that a scope names by `"worker=PROGRAM ARGUMENTS"`: serves the process that
+/// started it until that one wants no more, and returns then. Every item of a `pb_map_bytes` is given to `handler`, whatever
+/// task the map names; on this thread, one at a time.
+///
+/// @param fd  3: the descriptor that the program was started with
+/// @param handler  runs an item
+/// @param user  its ctx
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT in a program that was not started as a worker, PB_ERR_IO when its caller is gone,
+/// PB_ERR_UNSUPPORTED where there are no worker processes.
+///
+/// # Safety
+/// Nothing else in the process uses the descriptor; `handler` may be called with `user`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_worker_serve(fd: i32, handler: pb_bytes_fn, user: *mut c_void) -> pb_status {
+    guard(|| {
+        let call = handler.ok_or_else(|| abi::null("handler"))?;
+        let handler = worker::Handler { call, user: user as usize };
+        #[cfg(target_os = "linux")]
+        // SAFETY: as the caller promised.
+        return unsafe { worker::serve::serve(fd, handler) };
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (fd, handler);
+            Err(Error::new(Status::ERR_UNSUPPORTED, "backend 'loky' is for Linux"))
+        }
+    })
 }
 
 /// For `run` of a backend without shared memory: a claimed chunk as a message, for `pb_worker_run` in any process that has

@@ -4,17 +4,17 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, fork, limits, registry, shared, tasks};
+use crate::{backends::threading, context, fork, limits, registry, shared, tasks, trace};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::{MutexGuard, Once};
 
 struct Held {
-    pool: threading::ForkGuard,
+    timeline: trace::ForkGuard,
     #[cfg(target_os = "linux")]
     workers: crate::backends::loky::ForkGuard,
     spare: MutexGuard<'static, Vec<shared::Mapping>>,
-    _others: [Box<dyn Any>; 5],
+    _locks: [Box<dyn Any>; 5],
 }
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let others: [Box<dyn Any>; 5] = [
+        let locks: [Box<dyn Any>; 5] = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
@@ -31,11 +31,11 @@ extern "C" fn prepare() {
             Box::new(shared::fork_guard()),
         ];
         held.replace(Some(Held {
-            pool: threading::fork_guard(),
+            timeline: trace::fork_guard(),
             #[cfg(target_os = "linux")]
             workers: crate::backends::loky::fork_guard(),
             spare: shared::spare_fork_guard(),
-            _others: others,
+            _locks: locks,
         }));
     });
 }
@@ -47,18 +47,20 @@ extern "C" fn parent() {
 extern "C" fn child() {
     fork::in_child();
     if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
-        held.pool.in_child();
+        held.timeline.in_child();
         #[cfg(target_os = "linux")]
         held.workers.in_child();
         shared::forget_in_child(held.spare);
     }
+    threading::forget_after_fork();
 }
 
-/// Registers the handlers, once in a process.
+/// Registers the handlers of forks and of the exit, once in a process.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the handlers are functions of this library, which is never unloaded (linked with -z nodelete).
         unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        super::trace::install();
     });
 }

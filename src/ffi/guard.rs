@@ -26,6 +26,8 @@ pub fn guard_value<T>(otherwise: impl FnOnce(&Error) -> T, body: impl FnOnce() -
     })
 }
 
+#[cold]
+#[inline(never)]
 fn bug(panic: &(dyn Any + Send)) -> Error {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));

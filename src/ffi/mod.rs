@@ -7,6 +7,7 @@
 
 mod abi;
 pub mod backend;
+mod blocks;
 pub mod bytes;
 mod bytes_task;
 pub mod context;
@@ -15,8 +16,11 @@ pub mod errors;
 mod fork;
 mod guard;
 pub mod job;
+pub mod join;
 pub mod life;
 pub mod map;
 pub mod pools;
+pub mod reduce;
 pub mod shared;
 mod task;
+pub mod trace;

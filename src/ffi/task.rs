@@ -135,6 +135,10 @@ pub(super) fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
 }
 
 impl Task for CTask {
+    fn holds_nothing(&self) -> bool {
+        true
+    }
+
     fn site(&self) -> usize {
         self.call as usize
     }

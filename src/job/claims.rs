@@ -1,10 +1,21 @@
 //! Which items are taken, and how many to take at once.
 //!
-//! One cursor over [0, n). A chunk is sized so that it takes about [`TARGET_NS`], by the time that the last chunks
-//! took, and never more than a fraction of what is left, so that the last chunks are small and the workers end
-//! together (guided self-scheduling, Polychronopoulos and Kuck 1987, with a time bound instead of a fixed one).
+//! Items lie in ranges, one for each seat once the job is [spread](Claims::spread); before, all are in the first. A worker
+//! claims chunks from the front of its own range, and when that is empty steals half of another one from the back. So
+//! workers meet only when they run out, and the same map called again gives the same items to the same seat.
+//!
+//! A range is one word, so a claim or a steal is one compare-and-swap, and an item belongs to whoever took it out of a
+//! word. Only its owner fills an empty range, with what it stole; a word that comes to have the same value again stands
+//! for the same items again, so an old look at it does no harm. While a thief has its loot in hand nobody else sees it:
+//! others may leave the job then, which costs balance at most, since the thief works it off.
+//!
+//! A chunk takes about [`TARGET_NS`] by the time that the last chunks took, and never more than a part of what is left in its
+//! range, so that others find something to steal (guided self-scheduling, Polychronopoulos and Kuck 1987, with a bound
+//! in time).
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
+use std::sync::OnceLock;
 
 /// Items `begin..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,64 +26,194 @@ pub struct Chunk {
     pub end: usize,
 }
 
+impl Chunk {
+    fn len(self) -> usize {
+        self.end - self.begin
+    }
+}
+
 /// Time that a chunk should take: far above the cost of a claim (about 0.1 µs), far below what a person or a
 /// progress bar notices.
 const TARGET_NS: u64 = 50_000;
+/// A thief looks at so many neighbours at a time and takes from the fullest: near in number is near in the machine where
+/// workers are pinned, and one who has run out does not read the lines of all others.
+const NEIGHBOURS: usize = 16;
 
-/// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share.
+/// Units `begin..end` in one word: the end above, the begin below.
+struct Range(AtomicU64);
+
+impl Range {
+    fn new(begin: u64, end: u64) -> Self {
+        Range(AtomicU64::new(end << 32 | begin))
+    }
+
+    fn of(word: u64) -> (u64, u64) {
+        (word & 0xffff_ffff, word >> 32)
+    }
+
+    fn left(&self) -> u64 {
+        let (begin, end) = Range::of(self.0.load(Ordering::Relaxed));
+        end.saturating_sub(begin)
+    }
+
+    /// Takes the units that `split` says: it is given what is left and returns what to leave.
+    fn take(&self, split: impl Fn(u64, u64) -> (u64, u64)) -> Option<((u64, u64), (u64, u64))> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let (begin, end) = Range::of(word);
+            if begin >= end {
+                return None;
+            }
+            let (new_begin, new_end) = split(begin, end);
+            // Relaxed: ranges order nothing; the arrays were written before the workers were called.
+            let new = new_end << 32 | new_begin;
+            match self.0.compare_exchange_weak(word, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(((begin, end), (new_begin, new_end))),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// By the owner of an empty range, or of a job that nobody else is in yet.
+    fn fill(&self, begin: u64, end: u64) {
+        self.0.store(end << 32 | begin, Ordering::Relaxed);
+    }
+}
+
+/// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share, as long as it
+/// is not spread.
 pub struct Claims {
-    /// Moves once a chunk, so it may share a line with what is only read: padding would make the job cost more to
-    /// allocate than it saves.
-    cursor: AtomicUsize,
+    first: Range,
+    /// The ranges of the other seats.
+    others: OnceLock<Box<[CachePadded<Range>]>>,
     /// Picoseconds an item, averaged over the last chunks; 0 while nothing is known. Advisory: lost updates only
     /// make a chunk a little larger or smaller.
     pace: AtomicU64,
     n_items: usize,
     n_jobs: usize,
     batch_size: usize,
+    /// Ranges count in units of `1 << unit` items, so that any number of items fits.
+    unit: u32,
 }
 
 impl Claims {
     /// `n_items` items for `n_jobs` workers, in chunks of `batch_size`; 0 is adaptive.
     pub fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
-        Claims { cursor: AtomicUsize::new(0), pace: AtomicU64::new(0), n_items, n_jobs, batch_size }
-    }
-
-    /// The next chunk, or `None` when all are taken.
-    pub fn next(&self) -> Option<Chunk> {
-        self.take(|left| self.size(left))
-    }
-
-    /// So many items, or all that are left.
-    pub(super) fn next_of(&self, items: usize) -> Option<Chunk> {
-        self.take(|left| items.clamp(1, left))
-    }
-
-    fn take(&self, size: impl Fn(usize) -> usize) -> Option<Chunk> {
-        let mut begin = self.cursor.load(Ordering::Relaxed);
-        loop {
-            if begin >= self.n_items {
-                return None;
-            }
-            let end = begin + size(self.n_items - begin);
-            // Relaxed: the cursor orders nothing; the arrays were written before the workers were called.
-            match self.cursor.compare_exchange_weak(begin, end, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(Chunk { begin, end }),
-                Err(now) => begin = now,
-            }
+        let unit = usize::BITS.saturating_sub(n_items.leading_zeros()).saturating_sub(31);
+        Claims {
+            first: Range::new(0, n_items.div_ceil(1 << unit) as u64),
+            others: OnceLock::new(),
+            pace: AtomicU64::new(0),
+            n_items,
+            n_jobs,
+            batch_size,
+            unit,
         }
     }
 
-    /// Whether all are taken.
+    /// Gives each seat a part, by the only thread that is in the job so far. Not where the order in which items begin was
+    /// asked for: a batch size.
+    pub(super) fn spread(&self) {
+        let (begin, end) = Range::of(self.first.0.load(Ordering::Relaxed));
+        let seats = self.n_jobs as u64;
+        if self.batch_size != 0 || seats < 2 || end - begin < seats {
+            return;
+        }
+        let edge = |seat: u64| begin + ((end - begin) as u128 * seat as u128 / seats as u128) as u64;
+        let others = (1..seats).map(|seat| CachePadded::new(Range::new(edge(seat), edge(seat + 1))));
+        if self.others.set(others.collect()).is_ok() {
+            self.first.fill(begin, edge(1));
+        }
+    }
+
+    /// The next chunk for a seat, or `None` when all are taken. `stolen` hears whose it was, if not the seat's own.
+    pub fn next(&self, seat: usize, stolen: impl FnOnce(usize)) -> Option<Chunk> {
+        let own = if seat == 0 { Some(&self.first) } else { self.other(seat) };
+        let own = own.unwrap_or(&self.first);
+        self.take_front(own, |left| self.size(left)).or_else(|| self.steal(seat, own, stolen))
+    }
+
+    /// So many items from the front, or all that are left, for the only thread that is in the job so far.
+    pub(super) fn next_alone(&self, items: usize) -> Option<Chunk> {
+        let (begin, end) = Range::of(self.first.0.load(Ordering::Relaxed));
+        let middle = end.min(begin.saturating_add(self.units(items)));
+        self.first.fill(middle, end);
+        (begin < end).then(|| self.chunk(begin, middle))
+    }
+
+    fn other(&self, seat: usize) -> Option<&Range> {
+        self.others.get()?.get(seat.checked_sub(1)?).map(|range| &**range)
+    }
+
+    fn take_front(&self, range: &Range, size: impl Fn(usize) -> usize) -> Option<Chunk> {
+        let ((begin, _), (end, _)) = range.take(|begin, end| {
+            let items = size(self.items(end - begin));
+            (end.min(begin + self.units(items)), end)
+        })?;
+        Some(self.chunk(begin, end))
+    }
+
+    /// Steals the back half of the fullest range in the nearest neighbourhood that has something, keeps it as its own, and
+    /// claims from that.
+    fn steal(&self, seat: usize, own: &Range, stolen: impl FnOnce(usize)) -> Option<Chunk> {
+        let others = self.others.get()?;
+        let seats = others.len() + 1;
+        let victim = |step: usize| {
+            let number = (seat + step) % seats;
+            Some((number, self.seat_range(number)?))
+        };
+        let mut step = 1;
+        while step < seats {
+            let near = step..seats.min(step + NEIGHBOURS);
+            let fullest = near.clone().rev().filter_map(victim).max_by_key(|(_, range)| range.left());
+            let Some((number, range)) = fullest.filter(|(_, range)| range.left() > 0) else {
+                step = near.end;
+                continue;
+            };
+            // Lost to another thief: look again.
+            let Some(((_, end), (_, middle))) = range.take(|begin, end| (begin, begin + (end - begin) / 2))
+            else {
+                continue;
+            };
+            let claimed = (end - middle).min(self.units(self.size(self.items(end - middle))));
+            own.fill(middle + claimed, end);
+            stolen(number);
+            return Some(self.chunk(middle, middle + claimed));
+        }
+        None
+    }
+
+    fn seat_range(&self, seat: usize) -> Option<&Range> {
+        if seat == 0 { Some(&self.first) } else { self.other(seat) }
+    }
+
+    fn chunk(&self, begin: u64, end: u64) -> Chunk {
+        let item = |unit: u64| ((u128::from(unit) << self.unit).min(self.n_items as u128)) as usize;
+        Chunk { begin: item(begin), end: item(end) }
+    }
+
+    fn items(&self, units: u64) -> usize {
+        usize::try_from(units).map_or(usize::MAX, |units| units.saturating_mul(1 << self.unit))
+    }
+
+    fn units(&self, items: usize) -> u64 {
+        items.div_ceil(1 << self.unit) as u64
+    }
+
+    /// Whether all are taken, as far as one can see.
     pub fn is_empty(&self) -> bool {
-        self.cursor.load(Ordering::Relaxed) >= self.n_items
+        let mut others = self.others.get().into_iter().flatten();
+        self.first.left() == 0 && others.all(|range| range.left() == 0)
     }
 
     fn size(&self, left: usize) -> usize {
         let wanted = match (self.batch_size, self.pace.load(Ordering::Relaxed)) {
             (0, 0) => 1,
             (0, pace) => {
-                usize::try_from(TARGET_NS * 1000 / pace).unwrap_or(usize::MAX).min(left / (2 * self.n_jobs))
+                let wanted = usize::try_from(TARGET_NS * 1000 / pace).unwrap_or(usize::MAX);
+                // What is left is one seat's where the job is spread, and everybody's where it is not.
+                let sharers = if self.others.get().is_some() { 1 } else { self.n_jobs };
+                wanted.min(left / (2 * sharers))
             }
             (batch, _) => batch,
         };
@@ -80,13 +221,18 @@ impl Claims {
     }
 
     /// Learns from a chunk that ran.
-    pub fn took(&self, items: usize, nanoseconds: u64) {
-        if self.batch_size != 0 || items == 0 {
+    pub fn took(&self, chunk: Chunk, nanoseconds: u64) {
+        if self.batch_size != 0 || chunk.len() == 0 {
             return;
         }
-        let now = (nanoseconds.saturating_mul(1000) / items as u64).max(1);
+        let now = (nanoseconds.saturating_mul(1000) / chunk.len() as u64).max(1);
         let old = self.pace.load(Ordering::Relaxed);
         self.pace.store(if old == 0 { now } else { (old + now) / 2 }, Ordering::Relaxed);
+    }
+
+    /// Picoseconds an item; 0 while nothing is known.
+    pub(super) fn pace(&self) -> u64 {
+        self.pace.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_adaptive(&self) -> bool {
@@ -98,29 +244,81 @@ impl Claims {
 mod tests {
     use super::*;
 
+    /// The sizes of the chunks that seats get in turn, where an item takes so many nanoseconds.
     fn sizes(claims: &Claims, pace: u64) -> Vec<usize> {
-        std::iter::from_fn(|| {
-            let chunk = claims.next()?;
-            claims.took(chunk.end - chunk.begin, (chunk.end - chunk.begin) as u64 * pace);
-            Some(chunk.end - chunk.begin)
-        })
-        .collect()
+        (0..)
+            .map_while(|turn| {
+                let chunk = claims.next(turn % claims.n_jobs, |_| {})?;
+                claims.took(chunk, chunk.len() as u64 * pace);
+                Some(chunk.len())
+            })
+            .collect()
     }
 
     #[test]
-    fn chunks_cover_every_item_once() {
+    fn unspread_chunks_cover_every_item_once_in_order() {
         for n in [0, 1, 2, 3, 517, 10_000] {
             for batch in [0, 1, 7, 100_000] {
                 let claims = Claims::new(n, 4, batch);
                 let mut at = 0;
-                while let Some(chunk) = claims.next() {
+                while let Some(chunk) = claims.next(3, |_| {}) {
                     assert_eq!(chunk.begin, at);
                     assert!(chunk.end > chunk.begin);
-                    claims.took(chunk.end - chunk.begin, 1000);
+                    claims.took(chunk, 1000);
                     at = chunk.end;
                 }
                 assert_eq!(at, n);
             }
+        }
+    }
+
+    /// Seats claim as `turns` says; whoever finds nothing has left.
+    fn claim_all(claims: &Claims, turns: impl Fn(usize) -> usize) -> Vec<usize> {
+        let mut claimed = vec![0; claims.n_items];
+        for turn in 0.. {
+            let Some(chunk) = claims.next(turns(turn), |_| {}) else { break };
+            claimed[chunk.begin..chunk.end].iter_mut().for_each(|times| *times += 1);
+            claims.took(chunk, 1000 * chunk.len() as u64);
+        }
+        claimed
+    }
+
+    #[test]
+    fn spread_chunks_cover_every_item_once_whoever_claims() {
+        for n in [1, 2, 3, 517, 10_000] {
+            for seats in [1, 2, 3, 40] {
+                for turns in [|_| 0, |turn| turn, |turn| turn * turn / 3] {
+                    let claims = Claims::new(n, seats, 0);
+                    claims.spread();
+                    assert_eq!(claim_all(&claims, |turn| turns(turn) % seats), vec![1; n], "{n} on {seats}");
+                    assert!(claims.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_seat_begins_with_its_own_part_and_a_thief_with_the_back_half_of_the_fullest() {
+        let claims = Claims::new(90, 3, 0);
+        claims.spread();
+        let begins: Vec<_> = (0..3).map(|seat| claims.next(seat, |_| {}).unwrap().begin).collect();
+        assert_eq!(begins, [0, 30, 60]);
+        while claims.first.left() > 0 {
+            claims.next(0, |_| {});
+        }
+        assert_eq!(claims.next(0, |_| {}), Some(Chunk { begin: 45, end: 46 }));
+    }
+
+    #[test]
+    fn any_number_of_items_fits() {
+        for n in [u32::MAX as usize, 1 << 32, (1 << 40) + 1, usize::MAX] {
+            let claims = Claims::new(n, 2, 0);
+            claims.spread();
+            let last = claims.others.get().unwrap()[0].take(|begin, _| (begin, begin)).unwrap();
+            let (first, last) = (claims.next(0, |_| {}).unwrap(), claims.chunk(last.1.1, last.0.1));
+            assert_eq!(first.begin, 0);
+            assert_eq!(last.end, n);
+            assert!(last.begin.abs_diff(n / 2) <= 1 << claims.unit);
         }
     }
 
@@ -133,13 +331,15 @@ mod tests {
 
     #[test]
     fn the_last_chunks_are_small() {
-        let sizes = sizes(&Claims::new(100_000, 8, 0), 10);
+        let sizes = sizes(&Claims::new(100_000, 8, 0), 1000);
         assert_eq!(sizes.last(), Some(&1));
     }
 
     #[test]
     fn a_batch_size_is_kept() {
-        assert_eq!(sizes(&Claims::new(10, 2, 4), 1), [4, 4, 2]);
+        let claims = Claims::new(10, 2, 4);
+        claims.spread();
+        assert_eq!(sizes(&claims, 1), [4, 4, 2]);
     }
 }
 
@@ -148,17 +348,21 @@ mod loom_tests {
     use super::*;
     use loom::sync::Arc;
 
+    /// Owners, and thieves of what thieves stole: seats 1 and 2 have one item each, seat 0 three.
     #[test]
     fn loom_each_item_is_claimed_once() {
-        loom::model(|| {
-            let claims = Arc::new(Claims::new(3, 2, 0));
-            let claim_all = |claims: &Claims| {
-                std::iter::from_fn(|| claims.next()).map(|c| c.end - c.begin).sum::<usize>()
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let claims = Arc::new(Claims::new(4, 2, 0));
+            claims.spread();
+            let claim_all = |claims: &Claims, seat| {
+                std::iter::from_fn(|| claims.next(seat, |_| {})).map(Chunk::len).sum::<usize>()
             };
             let others = claims.clone();
-            let other = loom::thread::spawn(move || claim_all(&others));
-            let mine = claim_all(&claims);
-            assert_eq!(mine + other.join().unwrap(), 3);
+            let other = loom::thread::spawn(move || claim_all(&others, 1));
+            let mine = claim_all(&claims, 0);
+            assert_eq!(mine + other.join().unwrap(), 4);
         });
     }
 }

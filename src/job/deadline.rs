@@ -98,7 +98,8 @@ impl Job {
     }
 
     pub(super) fn timeout_error(&self, index: usize) -> (String, ItemFate) {
-        let message = format!("item {index} ran longer than the timeout of {} s", self.plan.rules.timeout);
+        let (name, index) = self.plan.task.name(index);
+        let message = format!("{name} ran longer than the timeout of {} s", self.plan.rules.timeout);
         (message, ItemFate { index, attempts: 1, ..ItemFate::default() })
     }
 

@@ -40,7 +40,7 @@ impl Job {
     }
 
     /// In a worker process: works as worker `number`, which no other worker of the job is.
-    pub fn enter_as(self: &Arc<Self>, number: usize) -> Seat {
+    pub fn enter_as(self: &Arc<Self>, number: usize) -> Seat<'_> {
         self.sit_down(number)
     }
 

@@ -18,14 +18,16 @@ mod remote;
 mod run;
 mod seats;
 mod stream;
+mod timeline;
 
 pub use claims::{Chunk, Claims};
 pub use elsewhere::{Ended, Loss, StopLine};
 pub use progress::{Progress, ProgressFn};
 pub use remote::Cargo;
-pub use run::{Seat, set_text};
+pub use run::{Seat, set_text, take_text};
 pub use stream::Next;
 
+use crate::cpu::FloatMode;
 use crate::limits::ThreadLimit;
 use crate::message::Around;
 use crate::shared::Spare;
@@ -34,6 +36,7 @@ use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -55,17 +58,41 @@ pub trait Task: Send + Sync {
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
 
+    /// Whether it holds nothing but what belongs to the caller.
+    fn holds_nothing(&self) -> bool {
+        false
+    }
+
+    /// What texts call an item, and the number that errors give for it.
+    fn name(&self, index: usize) -> (String, usize) {
+        (format!("item {index}"), index)
+    }
+
+    /// What texts call several items.
+    fn plural(&self) -> &'static str {
+        "items"
+    }
+
     /// What another process needs to run its items, or why it cannot.
-    fn cargo(&self) -> Result<Cargo<'_>>;
+    fn cargo(&self) -> Result<Cargo<'_>> {
+        Err(Error::new(
+            Status::ERR_TASK_NOT_PORTABLE,
+            "a call of this kind runs in its caller's process only",
+        ))
+    }
 
     /// The inputs of a chunk; `None` where there are none. Those of a map of bytes are packed for the way.
-    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>>;
+    fn inputs(&self, _chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+        None
+    }
 
     /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
-    fn store(&self, first: usize, outputs: &[u8]);
+    fn store(&self, _first: usize, _outputs: &[u8]) {}
 
     /// Where items write their outputs, and how much each.
-    fn outputs(&self) -> Outputs;
+    fn outputs(&self) -> Outputs {
+        Outputs { address: 0, size: 0 }
+    }
 
     /// Called before this process forks children that run the items.
     fn before_fork(&self) -> Result<()> {
@@ -73,13 +100,13 @@ pub trait Task: Send + Sync {
     }
 
     /// From now on items write their outputs to `area`, from `offset` on, as if the array began there.
-    fn redirect_outputs(&self, area: Arc<Spare>, offset: usize);
+    fn redirect_outputs(&self, _area: Arc<Spare>, _offset: usize) {}
 
     /// Called in a child, before the items of a chunk run: maps the shared memory that they use, where it is much.
     fn populate(&self, _chunk: Chunk) {}
 
     /// Copies the outputs of a chunk from such an area to where the caller wants them.
-    fn fetch_outputs(&self, chunk: Chunk, area: &Spare, offset: usize);
+    fn fetch_outputs(&self, _chunk: Chunk, _area: &Spare, _offset: usize) {}
 }
 
 /// The array that items write their outputs to.
@@ -94,7 +121,7 @@ pub struct Outputs {
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
 pub trait Surroundings: Send + Sync {
     /// Enters on this thread. `seat` is the worker's index.
-    fn enter(self: Arc<Self>, job: &Arc<Job>, seat: usize) -> Stay;
+    fn enter(&self, job: &Arc<Job>, seat: usize) -> Stay;
 
     /// Closes what an item has left open on this thread.
     fn tidy(&self, stay: &Stay);
@@ -104,6 +131,9 @@ pub trait Surroundings: Send + Sync {
 
     /// What a worker on `seat` of another process enters.
     fn describe(&self, seat: usize) -> Around;
+
+    /// As what it is, for the room that made it.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// What a worker found on its thread when it entered, and puts back when it leaves.
@@ -114,6 +144,8 @@ pub struct Stay {
     pub limit_scopes: usize,
     /// The worker's own limit.
     pub limit: Option<ThreadLimit>,
+    /// The thread's floating-point mode.
+    pub float: FloatMode,
 }
 
 /// How a map is to be run.
@@ -175,6 +207,20 @@ pub struct Plan {
     pub progress: Option<Progress>,
 }
 
+impl Plan {
+    fn is_watched(&self) -> bool {
+        let rules = &self.rules;
+        // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.
+        let outlasts_a_cancel = self.parent.is_some() && rules.batch_size != 0;
+        rules.timeout > 0.0
+            || rules.collect_errors
+            || rules.record
+            || rules.stream != Stream::None
+            || self.progress.is_some()
+            || outlasts_a_cancel
+    }
+}
+
 /// Nanoseconds since the library first looked at the clock; a forked child counts on.
 pub fn now() -> u64 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -190,8 +236,12 @@ fn batch_size(plan: &Plan) -> usize {
 /// A map in being.
 pub struct Job {
     plan: Plan,
+    /// What the timeline calls it.
+    number: u64,
     /// When the job was made, by [`Job::now`], where somebody will ask.
     begun: u64,
+    /// Whether somebody wants to know of each item.
+    watched: bool,
     /// Read before every item, written once or twice in a job's life.
     flags: AtomicU32,
     claims: Claims,
@@ -211,7 +261,9 @@ impl Job {
     /// A job of which nothing has run yet.
     pub fn new(plan: Plan) -> Arc<Job> {
         Arc::new(Job {
+            number: crate::trace::map_number(),
             begun: if plan.progress.is_some() { now() } else { 0 },
+            watched: plan.is_watched(),
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),
             seats: Seats::new(plan.n_jobs),
@@ -227,14 +279,62 @@ impl Job {
         })
     }
 
+    /// A job that is over, made ready for other items with the same workers and surroundings, unless somebody else still has
+    /// it.
+    pub fn again(
+        mut self: Arc<Self>,
+        task: Box<dyn Task>,
+        n_items: usize,
+        rules: Rules,
+        progress: Option<Progress>,
+    ) -> std::result::Result<Arc<Job>, (Box<dyn Task>, Option<Progress>)> {
+        let Some(job) = Arc::get_mut(&mut self) else { return Err((task, progress)) };
+        let plan = &mut job.plan;
+        (plan.task, plan.n_items, plan.rules, plan.progress) = (task, n_items, rules, progress);
+        job.begin_anew();
+        Ok(self)
+    }
+
+    /// Whether a thread may keep the job for its next call: it holds nothing that anybody waits to see freed.
+    pub fn may_be_kept(&self) -> bool {
+        self.plan.task.holds_nothing() && self.plan.parent.is_none() && self.plan.progress.is_none()
+    }
+
+    /// Puts back what a map has left, but for what it gives back itself.
+    fn begin_anew(&mut self) {
+        let Job { plan, number, begun, watched, flags, claims, seats: _, clock, done, failed, .. } = self;
+        *number = crate::trace::map_number();
+        *begun = if plan.progress.is_some() { now() } else { 0 };
+        *watched = plan.is_watched();
+        *flags.get_mut() = 0;
+        *claims = Claims::new(plan.n_items, plan.n_jobs, batch_size(plan));
+        *clock = Clock::new(plan.n_jobs, plan.rules.timeout);
+        *done.get_mut() = 0;
+        *failed.get_mut() = 0;
+        *self.first_error.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        self.watch = Watch::new(self.plan.rules.stream);
+        self.outside = Outside::default();
+        self.remote = Remote::default();
+    }
+
     /// The most threads that may run items of this job at the same time.
     pub fn n_jobs(&self) -> usize {
         self.plan.n_jobs
     }
 
+    /// What its workers enter.
+    pub fn surroundings(&self) -> &dyn Surroundings {
+        &*self.plan.around
+    }
+
     /// How many items the job has.
     pub fn n_items(&self) -> usize {
         self.plan.n_items
+    }
+
+    /// Whether a task made this map.
+    pub fn is_nested(&self) -> bool {
+        self.plan.parent.is_some()
     }
 
     /// Asks the job to stop: no further item starts; those that run see `pb_cancelled`.
@@ -271,11 +371,17 @@ impl Job {
 
     /// Ends the job, once `run` of its backend has returned, and says how it ended.
     pub fn finish(&self, backend: &str, run: Result<()>) -> Result<()> {
-        let result = self.outcome(backend, run);
+        let all_well = run.is_ok()
+            && self.done.load(Ordering::Relaxed) == self.n_items()
+            && self.flags.load(Ordering::Relaxed) & (STOP | FAILED) == 0;
+        let result = if all_well { Ok(()) } else { self.outcome(backend, run) };
         if let Some(progress) = &self.plan.progress {
             progress.last(self.report());
         }
-        self.watch.over(result.clone());
+        // Of a blocking call nobody hears but its caller.
+        if self.watch.is_streaming() {
+            self.watch.over(result.clone());
+        }
         result
     }
 
@@ -322,7 +428,7 @@ impl Job {
     fn cancelled(&self, done: usize) -> Error {
         Error::new(
             Status::ERR_CANCELLED,
-            format!("cancelled: {done} of {} items were finished", self.n_items()),
+            format!("cancelled: {done} of {} {} were finished", self.n_items(), self.plan.task.plural()),
         )
     }
 

@@ -99,7 +99,7 @@ impl Job {
         state.claimed.swap_remove(place);
         state.running += 1;
         drop(state);
-        let seat = self.enter();
+        let seat = self.enter(0);
         if let Some(seat) = &seat {
             self.run(seat, chunk);
         }
@@ -128,7 +128,7 @@ impl Job {
         let mut state = self.outside.lock();
         let place = state.place(chunk)?;
         if state.claimed[place].shipped.is_none() {
-            let seat = self.seats.take();
+            let seat = self.seats.take(0);
             let number = seat.unwrap_or(state.encoded % self.n_jobs());
             let inputs = self.plan.task.inputs(chunk);
             let request = self.request(&task, number, chunk, inputs.as_deref());

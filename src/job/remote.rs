@@ -115,7 +115,7 @@ impl Job {
                 return Some(chunk);
             }
         }
-        self.claim()
+        self.claim(0)
     }
 
     /// Gives back items that have not begun.
@@ -137,7 +137,7 @@ impl Job {
         let ran = reply.ran as usize;
         self.plan.task.store(chunk.begin, reply.outputs);
         self.take_statuses(Chunk { end: chunk.begin + ran, ..chunk }, reply);
-        self.claims.took(ran, reply.nanoseconds);
+        self.claims.took(Chunk { end: chunk.begin + ran, ..chunk }, reply.nanoseconds);
         self.tell();
         // The worker stopped early without a failure of its own: it was asked to.
         if !self.is_stopped() {

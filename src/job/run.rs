@@ -1,8 +1,10 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Ended, Job, Stay, UNTIDY, callsite, now};
+use super::{Chunk, Ended, Job, Stay, Stream, UNTIDY, callsite, now};
+use crate::cpu::{nanoseconds, ticks};
 use crate::status::{ItemFate, Status};
-use std::cell::RefCell;
+use crate::trace::{self, What};
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,23 +14,26 @@ thread_local! {
 }
 
 /// A thread's stay in a job as one of its workers. Dropping it leaves.
-pub struct Seat {
-    job: Arc<Job>,
+pub struct Seat<'j> {
+    job: &'j Arc<Job>,
     number: usize,
+    /// Items that succeeded here and that nobody watched: the job is told when the worker leaves.
+    done: Cell<usize>,
     /// The text of an item around this job, put aside while this job's own items run here.
     outer_text: Option<String>,
     stay: Option<Stay>,
 }
 
-impl Seat {
+impl Seat<'_> {
     /// The worker's index.
     pub fn number(&self) -> usize {
         self.number
     }
 }
 
-impl Drop for Seat {
+impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        self.job.done.fetch_add(self.done.get(), Ordering::Relaxed);
         if let Some(stay) = self.stay.take() {
             self.job.plan.around.leave(stay);
         }
@@ -38,7 +43,8 @@ impl Drop for Seat {
     }
 }
 
-fn take_text() -> Option<String> {
+/// Takes the text away that the task on this thread has attached, if it has.
+pub fn take_text() -> Option<String> {
     TASK_TEXT.try_with(RefCell::take).ok().flatten()
 }
 
@@ -60,31 +66,55 @@ impl Job {
         self.flags.fetch_or(UNTIDY, Ordering::Relaxed);
     }
 
-    /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already.
-    pub fn enter(self: &Arc<Self>) -> Option<Seat> {
-        Some(self.sit_down(self.seats.take()?))
+    /// Whether a task has, or may have, left something on its thread that must not reach the next one.
+    pub fn is_untidy(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & UNTIDY != 0
     }
 
-    pub(super) fn sit_down(self: &Arc<Self>, number: usize) -> Seat {
-        let stay = self.plan.around.clone().enter(self, number);
-        Seat { job: self.clone(), number, outer_text: take_text(), stay: Some(stay) }
+    /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already. `wish` is the
+    /// number that it would like.
+    pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat<'_>> {
+        Some(self.sit_down(self.seats.take(wish)?))
+    }
+
+    pub(super) fn sit_down(self: &Arc<Self>, number: usize) -> Seat<'_> {
+        let stay = self.plan.around.enter(self, number);
+        Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay: Some(stay) }
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
-    pub fn claim(&self) -> Option<Chunk> {
-        if self.is_stopped() { None } else { self.claims.next() }
+    pub fn claim(&self, seat: usize) -> Option<Chunk> {
+        if self.is_stopped() {
+            None
+        } else {
+            self.claims.next(seat, |from| trace::instant(|| What::Steal { from }))
+        }
     }
 
-    /// Works in the job until nothing is left to claim.
-    pub fn work(self: &Arc<Self>) {
+    /// Gives each seat its part of the items: by the thread that is alone in the job, before others come. Not where items
+    /// are handed out in order: then they had better begin in order.
+    pub fn spread(&self) {
+        if self.plan.rules.stream != Stream::Ordered {
+            self.claims.spread();
+        }
+    }
+
+    /// Works in the job until nothing is left to claim, on the seat of that number if it is free.
+    pub fn work(self: &Arc<Self>, wish: usize) {
         // A latecomer to a finished job does not disturb its limits.
         if self.claims.is_empty() || self.is_stopped() {
             return;
         }
         // Without a seat there are as many workers as asked for, and they will do the rest.
-        let Some(seat) = self.enter() else { return };
-        while let Some(chunk) = self.claim() {
-            self.run(&seat, chunk);
+        let Some(seat) = self.enter(wish) else { return };
+        let mut time = self.claims.is_adaptive().then(ticks);
+        while let Some(chunk) = self.claim(seat.number) {
+            self.run_chunk(&seat, chunk);
+            if let Some(begin) = &mut time {
+                let end = ticks();
+                self.claims.took(chunk, nanoseconds(end.saturating_sub(*begin)));
+                *begin = end;
+            }
         }
     }
 
@@ -97,37 +127,42 @@ impl Job {
         Some((pace as u128 * self.n_items() as u128 / 1000).try_into().unwrap_or(u64::MAX))
     }
 
-    /// Works alone in a job that should take `nanoseconds`. False if it takes much longer, and others should help: chunks
+    /// Works alone in a job that should take `expected` nanoseconds. False if it takes much longer, and others should help: chunks
     /// grow from one item, so that a function whose items have become slow is found out by the first of them.
-    pub fn work_alone(self: &Arc<Self>, nanoseconds: u64) -> bool {
-        let Some(seat) = self.enter() else { return true };
-        let begin = now();
+    pub fn work_alone(self: &Arc<Self>, expected: u64) -> bool {
+        let Some(seat) = self.enter(0) else { return true };
+        let begin = ticks();
         let (mut ran, mut next) = (0, 1);
-        while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_of(next) } {
+        while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_alone(next) } {
             self.run_chunk(&seat, chunk);
             ran += chunk.end - chunk.begin;
-            let took = now() - begin;
-            self.ran_alone(ran, took);
-            if took > 4 * nanoseconds + 1000 {
-                break;
+            if self.claims.is_empty() {
+                return true;
+            }
+            let took = nanoseconds(ticks().saturating_sub(begin));
+            self.remember(took.saturating_mul(1000) / ran as u64);
+            if took > 4 * expected + 1000 {
+                return false;
             }
             next = ran.saturating_mul(8);
         }
-        self.claims.is_empty() || self.is_stopped()
+        true
     }
 
-    /// Remembers for the next map of the same function what its items took when one thread ran them all.
-    pub fn ran_alone(&self, items: usize, nanoseconds: u64) {
+    /// Nobody came to help: remembers for the next map of the same function what its items took.
+    pub fn ran_alone(&self) {
+        self.remember(self.claims.pace());
+    }
+
+    fn remember(&self, pace: u64) {
         // One item tells nothing of whether two wait for each other.
-        if self.n_items() == 1 || self.is_watched() || self.is_stopped() || !self.claims.is_adaptive() {
-            return;
-        }
-        if let Some(pace) = nanoseconds.saturating_mul(1000).checked_div(items as u64) {
+        if self.n_items() > 1 && !self.is_watched() && !self.is_stopped() && self.claims.is_adaptive() {
             callsite::remember(self.plan.task.site(), pace);
         }
     }
 
     fn run_chunk(&self, seat: &Seat, chunk: Chunk) {
+        let _timeline = self.chunk_span(seat, chunk);
         let rest = if self.is_watched() { chunk } else { self.run_plain(seat, chunk) };
         if rest.begin < rest.end {
             self.run_watched(seat, rest);
@@ -136,32 +171,23 @@ impl Job {
 
     /// Runs a claimed chunk, up to where the job stops.
     pub fn run(&self, seat: &Seat, chunk: Chunk) {
-        let begin = self.claims.is_adaptive().then(now);
+        let begin = self.claims.is_adaptive().then(ticks);
         self.run_chunk(seat, chunk);
         if let Some(begin) = begin {
-            self.claims.took(chunk.end - chunk.begin, now() - begin);
+            self.claims.took(chunk, nanoseconds(ticks().saturating_sub(begin)));
         }
     }
 
-    /// Whether somebody wants to know of each item.
+    /// Whether somebody wants to know of each item, or has to.
     pub(super) fn is_watched(&self) -> bool {
-        let rules = &self.plan.rules;
-        // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.
-        let outlasts_a_cancel = self.plan.parent.is_some() && !self.claims.is_adaptive();
-        self.clock.is_on()
-            || rules.collect_errors
-            || rules.record
-            || self.plan.progress.is_some()
-            || self.watch.is_streaming()
-            || outlasts_a_cancel
-            || self.flags.load(Ordering::Relaxed) & UNTIDY != 0
+        self.watched || self.flags.load(Ordering::Relaxed) & UNTIDY != 0
     }
 
     /// The tight loop: nothing between two items but a look at the flags. Returns what is left of the chunk when a task
     /// has left something behind: from then on every item is watched, lest another one finds it.
     fn run_plain(&self, seat: &Seat, chunk: Chunk) -> Chunk {
         let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
-        self.count_done(reached - chunk.begin);
+        seat.done.set(seat.done.get() + (reached - chunk.begin));
         if let Some(code) = code {
             self.item_returned(reached, code, take_text());
             return Chunk { begin: chunk.end, end: chunk.end };
@@ -217,9 +243,10 @@ impl Job {
     }
 
     pub(super) fn item_returned(&self, index: usize, code: i32, text: Option<String>) {
+        let (name, index) = self.plan.task.name(index);
         let message = match text {
-            Some(text) => format!("item {index} failed with code {code}: {text}"),
-            None => format!("item {index} failed with code {code}"),
+            Some(text) => format!("{name} failed with code {code}: {text}"),
+            None => format!("{name} failed with code {code}"),
         };
         let fate = ItemFate { task_code: code, index, attempts: 1, ..ItemFate::default() };
         self.item_failed(Status::ERR_TASK_FAILED, message, fate);

@@ -17,8 +17,18 @@ impl Seats {
         Seats { first: AtomicU64::new(0), more, count }
     }
 
-    /// Takes the lowest free seat.
-    pub(super) fn take(&self) -> Option<usize> {
+    /// Takes a seat: that of the wished number if it is free, else the lowest that is.
+    pub(super) fn take(&self, wish: usize) -> Option<usize> {
+        let wish = wish % self.count;
+        if wish < 64 {
+            let bit = 1 << wish;
+            let seen = self.first.load(Ordering::Relaxed);
+            let taken =
+                |seen| self.first.compare_exchange(seen, seen | bit, Ordering::Acquire, Ordering::Relaxed);
+            if seen & bit == 0 && taken(seen).is_ok() {
+                return Some(wish);
+            }
+        }
         for (word, bits) in std::iter::once(&self.first).chain(&self.more).enumerate() {
             let mut seen = bits.load(Ordering::Relaxed);
             while seen != u64::MAX {
@@ -53,13 +63,23 @@ mod tests {
         for count in [1, 2, 63, 64, 65, 130] {
             let seats = Seats::new(count);
             assert_eq!(
-                (0..count).map(|_| seats.take().unwrap()).collect::<Vec<_>>(),
+                (0..count).map(|_| seats.take(0).unwrap()).collect::<Vec<_>>(),
                 (0..count).collect::<Vec<_>>()
             );
-            assert_eq!(seats.take(), None);
+            assert_eq!(seats.take(0), None);
             seats.give_back(count / 2);
-            assert_eq!(seats.take(), Some(count / 2));
+            assert_eq!(seats.take(count - 1), Some(count / 2));
         }
+    }
+
+    #[test]
+    fn a_wish_is_granted_while_it_can_be() {
+        let seats = Seats::new(4);
+        assert_eq!(
+            [seats.take(2), seats.take(2), seats.take(7), seats.take(2)],
+            [Some(2), Some(0), Some(3), Some(1)]
+        );
+        assert_eq!(seats.take(0), None);
     }
 }
 
@@ -77,7 +97,7 @@ mod loom_tests {
             let seats = Arc::new(Seats::new(1));
             let scratch = Arc::new(AtomicUsize::new(0));
             let sit = |seats: &Seats, scratch: &AtomicUsize| {
-                let Some(seat) = seats.take() else { return 0 };
+                let Some(seat) = seats.take(0) else { return 0 };
                 scratch.store(scratch.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 seats.give_back(seat);
                 1

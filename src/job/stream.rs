@@ -148,6 +148,12 @@ impl Job {
         }
     }
 
+    /// The job will not be started.
+    pub fn forget_driver(&self) {
+        let driver = self.watch.lock().driver.take();
+        drop(driver);
+    }
+
     /// Waits until the job is over: its outcome, or `None` when the time is up. Below 0 is for ever; a thread that
     /// waits for ever starts the job itself if no other thread has.
     pub fn wait(self: &Arc<Self>, timeout: f64) -> Option<Result<()>> {

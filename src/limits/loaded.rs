@@ -8,6 +8,7 @@ use super::pool::Pool;
 use super::{blis, flexiblas, ledger, mkl, openblas, openmp, tbb};
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// All pools, in the order in which they were found.
@@ -26,6 +27,20 @@ static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 /// Never held while anything else is locked or called, except by a fork guard.
 pub fn lock() -> MutexGuard<'static, Known> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The loads and unloads, in one word, at which no pool was known; 0 if one was.
+static NOTHING: AtomicU64 = AtomicU64::new(0);
+
+/// A generation in one word; 0 if it does not fit.
+fn packed(now: Generation) -> u64 {
+    if now.loads < 1 << 32 && now.unloads < 1 << 31 { now.loads << 32 | now.unloads << 1 | 1 } else { 0 }
+}
+
+/// Whether it is known, without a lock, that there is no pool.
+pub fn nothing_known() -> bool {
+    let nothing = NOTHING.load(Ordering::Relaxed);
+    nothing != 0 && nothing == packed(find::generation())
 }
 
 /// The pools as last seen.
@@ -81,6 +96,7 @@ fn look_again(now: Generation) -> Pools {
         known.judged.extend(opened.iter().map(|object| object.base));
         known.generation = Some(now);
         known.pools = merge(&known.pools, found);
+        NOTHING.store(if known.pools.is_empty() { packed(now) } else { 0 }, Ordering::Relaxed);
         known.pools.clone()
     };
     // What is in force applies to the newcomers too.
@@ -130,6 +146,7 @@ pub fn add(pool: Pool) -> Result<()> {
             ));
         }
         known.pools = merge(&known.pools, vec![pool]);
+        NOTHING.store(0, Ordering::Relaxed);
         known.pools.clone()
     };
     ledger::settle(&pools);

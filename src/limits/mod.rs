@@ -69,7 +69,7 @@ pub struct Limit {
 
 /// Whether no thread pool is known in this process now, so that a map need not enter any limit.
 pub fn nothing_to_limit() -> bool {
-    loaded::current().is_empty()
+    loaded::nothing_known() || loaded::current().is_empty()
 }
 
 /// The process-wide half of a map's limit: entered once, held for the whole map, ended by dropping it on any

@@ -13,7 +13,6 @@ struct Scope {
     _process: ProcessLimit,
 }
 
-#[derive(Default)]
 struct Scopes(ScopeStack<Scope>);
 
 impl Drop for Scopes {
@@ -25,7 +24,7 @@ impl Drop for Scopes {
     }
 }
 
-thread_local!(static SCOPES: RefCell<Scopes> = RefCell::default());
+thread_local!(static SCOPES: RefCell<Scopes> = const { RefCell::new(Scopes(ScopeStack::new())) });
 
 /// Works on this thread's scopes. What is taken out of them must be dropped outside: it may call the user's
 /// code.

@@ -48,6 +48,8 @@ pub struct Around {
     pub inner: i32,
     /// Whether somebody chose that backend, rather than the nesting rule.
     pub backend_was_chosen: bool,
+    /// The caller's floating-point mode, as the processor's kind names it.
+    pub float: u64,
 }
 
 /// What is called for an item.
@@ -153,6 +155,7 @@ impl Around {
         [self.cpus, self.limit, self.n_jobs, self.inner].into_iter().for_each(|number| writer.i32(number));
         writer.u8(self.limit_is_exact.into());
         writer.u8(self.backend_was_chosen.into());
+        writer.u64(self.float);
         writer.block(self.backend.as_bytes());
     }
 
@@ -163,8 +166,20 @@ impl Around {
             return Err(malformed("a number of its context is negative"));
         }
         let (limit_is_exact, backend_was_chosen) = (flag(reader)?, flag(reader)?);
+        let float = reader.u64()?;
         let backend = reader.text()?.to_owned();
-        Ok(Around { level, depth, cpus, limit, limit_is_exact, backend, n_jobs, inner, backend_was_chosen })
+        Ok(Around {
+            level,
+            depth,
+            cpus,
+            limit,
+            limit_is_exact,
+            backend,
+            n_jobs,
+            inner,
+            backend_was_chosen,
+            float,
+        })
     }
 }
 

@@ -1,12 +1,11 @@
 //! The items of a chunk in a worker: a function that was found here, with arrays that came from elsewhere.
 
 use super::Surface;
-use crate::job::{self, Cargo, Chunk, Outputs, Task};
+use crate::job::{self, Chunk, Task};
 use crate::link::Marks;
 use crate::message::{Data, Failure, Kind, Reply, Request, Statuses, pack, unpack};
-use crate::shared::{Arena, Output, Span, Spare};
+use crate::shared::{Arena, Output, Span};
 use crate::status::{Error, Result, Status};
-use std::borrow::Cow;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -51,7 +50,7 @@ pub(super) struct Buffer {
 impl Buffer {
     const NULL: Buffer = Buffer { address: 0, _own: Vec::new() };
 
-    fn at(address: usize) -> Self {
+    pub(super) fn at(address: usize) -> Self {
         Buffer { address, _own: Vec::new() }
     }
 
@@ -345,22 +344,4 @@ impl Task for Arc<Items> {
             place.store(status, Ordering::Relaxed);
         }
     }
-
-    fn cargo(&self) -> Result<Cargo<'_>> {
-        Err(Error::new(Status::ERR_INTERNAL, "a chunk of a worker goes no further"))
-    }
-
-    fn inputs(&self, _chunk: Chunk) -> Option<Cow<'_, [u8]>> {
-        None
-    }
-
-    fn outputs(&self) -> Outputs {
-        Outputs { address: 0, size: 0 }
-    }
-
-    fn store(&self, _first: usize, _outputs: &[u8]) {}
-
-    fn redirect_outputs(&self, _area: Arc<Spare>, _offset: usize) {}
-
-    fn fetch_outputs(&self, _chunk: Chunk, _area: &Spare, _offset: usize) {}
 }

@@ -13,6 +13,7 @@ mod memory;
 pub mod serve;
 
 pub use cancel::{Ticket, cancel_all};
+pub use items::BytesCall;
 
 use crate::context::TaskSurroundings;
 use crate::job::{Chunk, Job, Plan, Rules};
@@ -51,9 +52,25 @@ pub struct Worker {
     limit: Option<(Limit, ProcessLimit)>,
     /// Whether the last chunk had a failure that ends its map.
     pub ended_map: bool,
+    /// Runs all items, whatever task they name: for workers in other languages.
+    handler: Option<Handler>,
+}
+
+/// A function that runs the items of maps of bytes, with what it gets as ctx.
+#[derive(Clone, Copy)]
+pub struct Handler {
+    /// A `pb_bytes_fn`.
+    pub call: BytesCall,
+    /// Its ctx.
+    pub user: usize,
 }
 
 impl Worker {
+    /// A worker that hands all items to `handler`.
+    pub fn with_handler(handler: Handler) -> Self {
+        Worker { handler: Some(handler), ..Worker::default() }
+    }
+
     /// Runs a chunk. What cannot be run gets a reply too, which says why.
     pub fn run(&mut self, message: &[u8], surface: Arc<dyn Surface>) -> Vec<u8> {
         self.ended_map = false;
@@ -80,11 +97,23 @@ impl Worker {
     }
 
     fn run_request(&mut self, request: &Request, surface: Arc<dyn Surface>) -> Result<Vec<u8>> {
-        let address = self.resolve(request.task)?;
+        let address = match self.handler {
+            None => self.resolve(request.task)?,
+            Some(handler) if request.kind == Kind::Bytes => handler.call as usize,
+            Some(_) => {
+                return Err(Error::new(
+                    Status::ERR_TASK_NOT_PORTABLE,
+                    "this worker takes bytes only (pb_worker_serve): call pb_map_bytes",
+                ));
+            }
+        };
         // The strings of a parcel are aligned as 16-byte elements would be.
         let element = if request.kind == Kind::Bytes { 16 } else { request.input_size as usize };
         let buffers = [
-            Buffer::ctx(&request.ctx, &*surface)?,
+            match self.handler {
+                None => Buffer::ctx(&request.ctx, &*surface)?,
+                Some(handler) => Buffer::at(handler.user),
+            },
             Buffer::input(&request.inputs, element, &*surface)?,
             Buffer::output(&request.outputs, request.items() * request.output_size as usize, &*surface)?,
         ];

@@ -4,7 +4,7 @@
 //! A thread watches the caller: when that process is gone, however it ended, this one ends at once, whatever task it runs.
 
 use super::memory::{Memory, range};
-use super::{Surface, Worker};
+use super::{Handler, Surface, Worker};
 use crate::link::{
     self, AREA, BELLS, Bell, Control, Marks, SLOTS, Slot, WORKER_ARGUMENT, WORKER_SOCKET, socket, state,
 };
@@ -38,27 +38,45 @@ pub fn live_if_asked(arguments: &[&str]) {
 fn live(arguments: &[&str]) -> ! {
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<u32>().ok());
     let (Some(depth), Some(caller)) = (number(0), number(1)) else { process::leave(CANNOT_BEGIN) };
-    link::set_depth(depth);
     // SAFETY: the caller has given this process its end of a socket under this number, and nobody else here knows it yet.
     let socket = unsafe { OwnedFd::from_raw_fd(WORKER_SOCKET) };
     close_others(WORKER_SOCKET);
-    if !watch(caller) {
-        process::leave(CANNOT_BEGIN);
+    match Service::begin(socket, depth, caller) {
+        Some(service) => service.run(Worker::default()),
+        None => process::leave(CANNOT_BEGIN),
     }
-    socket::greet(socket.as_fd());
-    let mut memory = Memory::new(socket);
-    while memory.control.is_none() || memory.bells.is_none() {
-        if !memory.take_one_note() {
-            process::leave(CANNOT_BEGIN);
-        }
-    }
-    let (Some(control), Some(bells)) = (memory.control.clone(), memory.bells.take()) else {
-        process::leave(CANNOT_BEGIN)
-    };
-    let service = Service { memory: Arc::new(Mutex::new(memory)), control, bells };
-    service.run();
     // As a program ends that has returned from main: what tasks have printed is written.
     std::process::exit(0)
+}
+
+/// Serves a caller on descriptor `fd`, in a process that it has started, until it wants no more: all items go to `handler`.
+///
+/// # Safety
+/// The descriptor is the caller's socket, and nobody else in this process uses it.
+pub unsafe fn serve(fd: i32, handler: Handler) -> Result<()> {
+    let command = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    let arguments: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    // Interpreters may have put arguments of their own behind ours.
+    let mark = arguments.iter().position(|text| text == WORKER_ARGUMENT);
+    let number = |behind: usize| arguments.get(mark? + behind)?.parse::<u32>().ok();
+    let (Some(depth), Some(caller)) = (number(1), number(2)) else {
+        return Err(Error::invalid(
+            "this process was not started as a worker of backend 'loky' (params \"worker=PROGRAM ARGUMENTS\")",
+        ));
+    };
+    // SAFETY: plain system calls; the rest as the caller promised.
+    let socket = unsafe {
+        if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) != 0 {
+            return Err(Error::invalid(format!(
+                "there is no descriptor {fd}: a worker's socket is {WORKER_SOCKET}"
+            )));
+        }
+        OwnedFd::from_raw_fd(fd)
+    };
+    let service = Service::begin(socket, depth, caller);
+    let service = service.ok_or_else(|| Error::new(Status::ERR_IO, "the caller of this worker is gone"))?;
+    service.run(Worker::with_handler(handler));
+    Ok(())
 }
 
 /// Closes what the program happens to have open for others, and keeps the socket from programs that tasks start.
@@ -110,12 +128,28 @@ struct Service {
 }
 
 impl Service {
+    /// Greets the caller and takes what it shares. `None` if the caller is gone.
+    fn begin(socket: OwnedFd, depth: u32, caller: u32) -> Option<Service> {
+        link::set_depth(depth);
+        if !watch(caller) {
+            return None;
+        }
+        socket::greet(socket.as_fd());
+        let mut memory = Memory::new(socket);
+        while memory.control.is_none() || memory.bells.is_none() {
+            if !memory.take_one_note() {
+                return None;
+            }
+        }
+        let (control, bells) = (memory.control.clone()?, memory.bells.take()?);
+        Some(Service { memory: Arc::new(Mutex::new(memory)), control, bells })
+    }
+
     fn control(&self) -> &Control {
         self.control.view(0)
     }
 
-    fn run(&self) {
-        let mut worker = Worker::default();
+    fn run(&self, mut worker: Worker) {
         let (mut done, mut ended_call) = (0, None);
         while self.wait(done) {
             let call = self.control().call.load(Ordering::Relaxed);

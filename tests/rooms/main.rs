@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 /// Rooms that any room may import, and that know no room but each other.
-const LEAVES: &[&str] = &["status", "scope", "sync", "fork"];
+const LEAVES: &[&str] = &["status", "scope", "sync", "fork", "trace"];
 
 /// Each room, and the rooms that it may import besides the leaves. `backends` is the trait,
 /// `backends/*` each single backend.
@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "context",
             "registry",
             "job",
+            "join",
             "backends",
             "backends/*",
             "limits",
@@ -35,12 +36,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     // What runs the chunks that come from another process.
     ("worker", &["context", "job", "link", "limits", "message", "process", "shared", "tasks"]),
-    ("call", &["context", "registry", "job", "backends", "backends/*", "limits"]),
+    ("join", &["call", "context", "job", "limits", "backends/*"]),
+    ("call", &["context", "registry", "job", "backends", "backends/*", "limits", "cpu"]),
     ("context", &["registry", "backends", "job", "cpu", "limits", "message"]),
     ("registry", &["backends", "backends/*"]),
     ("backends/*", &["backends", "job", "limits", "cpu", "link", "message", "process", "shared", "tasks"]),
-    ("backends", &["job", "limits"]),
-    ("job", &["limits", "message", "shared", "tasks"]),
+    ("backends", &["job", "limits", "cpu"]),
+    ("job", &["limits", "cpu", "message", "shared", "tasks"]),
     // What a caller and its worker processes have in common.
     ("link", &["process", "shared"]),
     ("message", &["tasks"]),

@@ -63,7 +63,7 @@ impl Errand {
         if board.stop.load(Ordering::Relaxed) != 0 {
             return None;
         }
-        let Some(list) = &self.again else { return board.claims.next() };
+        let Some(list) = &self.again else { return board.claims.next(0, |_| {}) };
         let mut place = board.again.fetch_add(1, Ordering::Relaxed);
         list.iter().find_map(|chunk| {
             let items = chunk.end - chunk.begin;
@@ -133,7 +133,7 @@ impl Worker<'_> {
         }
         self.tell_done(untold, chunk.end);
         slot.running.store(0, Ordering::Relaxed);
-        self.board.claims.took(chunk.end - chunk.begin, now() - begin);
+        self.board.claims.took(chunk, now() - begin);
         true
     }
 

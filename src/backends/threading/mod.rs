@@ -1,23 +1,30 @@
 //! `threading`: the caller and helpers from one pool of threads, which starts when first needed and stays.
 //!
-//! A map of k workers offers k-1 places to the pool and begins to work at once. Whoever is free takes a place and
-//! claims chunks from the same job; when nothing is left to claim, the caller takes back the places that nobody took
-//! and waits only for helpers that are still running an item (`gate.rs`). Waits therefore go only from a map to
+//! A map of k workers lends itself to k-1 pool threads and begins to work at once (`cell.rs`). They claim chunks of the
+//! same job; when nothing is left to claim, the caller takes the map back from those who have not begun, and waits
+//! only for those who have. Waits therefore go only from a map to
 //! threads that run its own items, and from those to maps inside their items: a tree, which cannot deadlock, however
 //! deep maps nest and however few threads there are.
 
-mod bell;
-mod gate;
+mod board;
+mod cell;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod params;
 mod pool;
+mod slots;
+mod spin;
 
-pub use pool::{ForkGuard, fork_guard, shutdown, spawn};
+pub use params::{malformed_variables, variables};
+pub use pool::{forget_after_fork, forks, shutdown, spawn};
 
-use super::{Backend, OpenRequest, Session, parse_params};
+use super::{Backend, OpenRequest, Session};
+use crate::cpu::Pins;
 use crate::job::Job;
 use crate::status::{Error, Result, Status};
-use gate::Visits;
+use cell::Visits;
+use params::Params;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// The backend `threading`.
 #[derive(Debug)]
@@ -29,12 +36,22 @@ impl Backend for Threading {
     }
 
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
-        parse_params("threading", request.params, &[])?;
-        Ok(Box::new(Threading))
+        Ok(Box::new(Open(Params::new(request.params)?)))
     }
 }
 
-impl Session for Threading {
+/// A session: the pool, with one scope's parameters.
+struct Open(Params);
+
+impl Session for Open {
+    fn is_steady(&self) -> bool {
+        true
+    }
+
+    fn pins(&self) -> Option<Arc<Pins>> {
+        self.0.pins.clone()
+    }
+
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         Ok(n_jobs.min(pool::MAX_THREADS as i32 + 1))
     }
@@ -42,19 +59,20 @@ impl Session for Threading {
     fn run(&self, job: &Arc<Job>) -> Result<()> {
         let helpers = job.n_jobs() - 1;
         if helpers == 0 {
-            job.work();
+            job.work(0);
             return Ok(());
         }
         if let Some(nanoseconds) = job.estimate() {
-            if nanoseconds < pool::worth_help() && job.work_alone(nanoseconds) {
+            if pool::is_quick(nanoseconds) && job.work_alone(nanoseconds) {
                 return Ok(());
             }
         }
-        let offer = pool::offer(job.clone(), helpers);
-        let begin = Instant::now();
-        job.work();
-        match offer.join() {
-            Visits::None => job.ran_alone(job.n_items(), begin.elapsed().as_nanos() as u64),
+        if !job.is_nested() {
+            self.0.take_effect();
+        }
+        job.spread();
+        match pool::lend(helpers, &|slot| job.work(slot + 1), || job.work(0)) {
+            Visits::None => job.ran_alone(),
             Visits::Some => {}
             Visits::Abandoned => return Err(forked()),
         }

@@ -1,222 +1,211 @@
-//! The pool: threads that wait for a place in somebody's map.
-//!
-//! What is queued is never an item but a ticket: "this call has places", or a submitted job to drive. Tickets travel
-//! by crossbeam-deque: a pool thread pushes to its own deque, others to the injector, and whoever is idle steals. When
-//! to wake, start and end threads is decided in `bell.rs`.
+//! The pool: threads that wait in their slots, and what starts and ends them.
 
-use super::bell::Bell;
-use super::gate::{Gate, Visits};
-use crate::fork;
-use crate::job::Job;
-use crossbeam_deque::{Injector, Steal, Stealer, Worker};
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use super::board::{Board, Order, Run};
+use super::cell::{self, Leaked, Lender, Mail, Visits};
+use super::params;
+use super::slots::{Slots, Wakeup};
+use super::spin::Spin;
+use crate::cpu::{Birth, SignalsBlocked};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// More threads than this are never started; maps then run with fewer helpers.
-pub(super) const MAX_THREADS: usize = 1024;
-/// What main threads usually have; untouched pages cost nothing.
-const STACK_BYTES: usize = 8 << 20;
+/// The most threads that are ever started.
+pub(super) const MAX_THREADS: usize = Slots::MAX;
+/// A thread beyond those that stay ends after this long without work.
+const SPARE_IDLE: Duration = Duration::from_secs(5);
 
-static POOL: Mutex<Option<Arc<Pool>>> = Mutex::new(None);
+static POOL: Leaked<Pool> = Leaked::new();
+/// Forks that this process is a child of, counted in the child.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// The deque of a pool thread, with the pool that it belongs to.
-    static OWN: RefCell<Option<(Arc<Pool>, Worker<Ticket>)>> = const { RefCell::new(None) };
+    /// The slot of a pool thread.
+    static OWN: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-enum Ticket {
-    /// Weak: a ticket that nobody took before its call ended must not keep the call, and so this pool, alive.
-    Help(Weak<Call>),
-    Run(Box<dyn FnOnce() + Send>),
+pub(super) struct Pool {
+    slots: Slots,
+    board: Board,
+    threads: Mutex<Threads>,
+    /// A thread has ended.
+    ended: Condvar,
+    /// Threads that were started and have not looked at the board yet.
+    starting: AtomicUsize,
+    /// Shutdowns so far: a thread of an earlier time ends.
+    shutdowns: AtomicU32,
+    /// How many threads stay when idle: asked by the first thread that has nothing to do, since counting CPUs takes longer
+    /// than a first call should.
+    stays: OnceLock<usize>,
 }
 
-/// A map that wants helpers.
-struct Call {
-    job: Arc<Job>,
-    gate: Gate,
-    /// Places not taken yet. Only the thread that lowers it may lower the pool's `wanted` by as much.
-    places: AtomicUsize,
+#[derive(Default)]
+struct Threads {
+    /// By slot: how many shutdowns there had been when the thread was started, while it is alive.
+    alive: Vec<Option<u32>>,
+    handles: Vec<JoinHandle<()>>,
 }
 
-/// The caller's end of a call. The pool belongs here, not to the call: a ticket that nobody came for stays in the
-/// pool's queue, and must not keep the pool that keeps it.
-pub(super) struct Offer {
-    call: Arc<Call>,
-    pool: Arc<Pool>,
-    forks: u32,
-}
-
-struct Pool {
-    injector: Injector<Ticket>,
-    stealers: RwLock<Vec<(usize, Stealer<Ticket>)>>,
-    bell: Bell,
-    started: AtomicUsize,
-    handles: Mutex<Vec<JoinHandle<()>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn current() -> Arc<Pool> {
-    let mut pool = lock(&POOL);
-    pool.get_or_insert_with(|| {
-        Arc::new(Pool {
-            injector: Injector::new(),
-            stealers: RwLock::default(),
-            bell: Bell::new(|| usize::try_from(crate::cpu::count()).unwrap_or(1)),
-            started: AtomicUsize::new(0),
-            handles: Mutex::default(),
-        })
+fn pool() -> &'static Pool {
+    POOL.get_or_make(|| Pool {
+        slots: Slots::new(),
+        board: Board::new(),
+        threads: Mutex::default(),
+        ended: Condvar::new(),
+        starting: AtomicUsize::new(0),
+        shutdowns: AtomicU32::new(0),
+        stays: OnceLock::new(),
     })
-    .clone()
 }
 
-/// Offers places in a job to the pool's threads.
-pub(super) fn offer(job: Arc<Job>, places: usize) -> Offer {
-    let pool = current();
-    let forks = fork::generation();
-    let call = Arc::new(Call { job, gate: Gate::new(), places: AtomicUsize::new(places) });
-    pool.queue(Ticket::Help(Arc::downgrade(&call)), places);
-    Offer { call, pool, forks }
+/// Lends `work` to up to `places` pool threads while `body` runs on this one.
+pub(super) fn lend(places: usize, work: &(dyn Fn(usize) + Sync), body: impl FnOnce()) -> Visits {
+    cell::lend(&pool(), places, work, body)
 }
 
-/// Runs `work` on a pool thread.
-pub fn spawn(work: impl FnOnce() + Send + 'static) {
-    current().queue(Ticket::Run(Box::new(work)), 1);
+/// How many forks this process is a child of. Who finds it changed has lost the threads that it knew.
+pub fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
 }
 
-/// Nanoseconds that a whole map must take before it is worth while to ask for help: with a helper awake, twice what handing
-/// over costs both sides; else what waking one costs the caller, and the time until it is there. Measured on 2 virtual
-/// CPUs: two tasks of 1 µs took 4.1 µs together and 2.9 µs alone.
-pub(super) fn worth_help() -> u64 {
+/// Runs `work` on a pool thread; false if there is none, and none can be started.
+pub fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
+    let pool = pool();
+    let number = pool.board.queue(Box::new(work) as Run);
+    pool.want_runner();
+    // With no thread alive nobody will come; if it is gone, somebody has.
+    pool.lock().alive.iter().any(Option::is_some) || pool.board.take_back(number).is_none()
+}
+
+/// Whether a whole map that takes so many nanoseconds had better be run by its caller alone: with a helper awake, if it takes
+/// less than what handing over costs both sides; else, than what waking one costs the caller, and the time until it is
+/// there. Measured on 2 virtual CPUs.
+pub(super) fn is_quick(nanoseconds: u64) -> bool {
     const AWAKE: u64 = 5_000;
     const ASLEEP: u64 = 30_000;
-    let pool = lock(&POOL);
-    if pool.as_ref().is_some_and(|pool| pool.bell.is_hot()) { AWAKE } else { ASLEEP }
+    let is_awake = |pool: &Pool| pool.slots.iter().take(8).any(|slot| slot.mail.is_idle());
+    nanoseconds < AWAKE || (nanoseconds < ASLEEP && !POOL.get().is_some_and(is_awake))
 }
 
-impl Offer {
-    /// Takes back the places that are left and waits for the helpers inside.
-    pub(super) fn join(&self) -> Visits {
-        let left = self.call.places.swap(0, Ordering::Relaxed);
-        self.pool.bell.unwant(left);
-        self.call.gate.close(|| fork::generation() != self.forks)
+impl Lender for &'static Pool {
+    fn slots(&self) -> &Slots {
+        &self.slots
     }
-}
 
-/// Should the caller unwind, no helper may stay in a job whose arrays its caller takes back. Joining twice does no harm.
-impl Drop for Offer {
-    fn drop(&mut self) {
-        self.join();
+    fn board(&self) -> &Board {
+        &self.board
     }
-}
 
-impl Call {
-    /// Takes a place: how many are left after it, or `None` if there was none.
-    fn take_place(&self) -> Option<usize> {
-        let taken =
-            self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
-        taken.ok().map(|before| before - 1)
+    fn first_slot(&self) -> usize {
+        OWN.get().map_or(0, |own| own + 1)
+    }
+
+    fn want_threads(&self, places: usize) {
+        let missing = self.slots.ask_idle(places);
+        // A place is only worth while to take: who is about to look will do.
+        let missing = missing.saturating_sub(self.starting.load(Ordering::Relaxed));
+        let _ = (0..missing).all(|_| self.start_thread());
+    }
+
+    fn forks(&self) -> u32 {
+        FORKS.load(Ordering::Relaxed)
     }
 }
 
 impl Pool {
-    fn queue(self: &Arc<Self>, ticket: Ticket, places: usize) {
-        self.bell.want(places);
-        self.push(ticket);
-        self.bell.ring(places, |alive| alive < MAX_THREADS && self.start_thread());
+    fn lock(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(self: &Arc<Self>, ticket: Ticket) {
-        let mut ticket = Some(ticket);
-        let _ = OWN.try_with(|own| {
-            if let Some((pool, deque)) = &*own.borrow() {
-                if Arc::ptr_eq(pool, self) {
-                    ticket.take().into_iter().for_each(|ticket| deque.push(ticket));
-                }
-            }
+    /// Each submitted job has a thread of its own that will look for it: those that run already may wait for this one.
+    fn want_runner(&'static self) {
+        if self.slots.ask_idle(1) > 0 {
+            self.start_thread();
+        }
+    }
+
+    /// Starts a thread; false if there are too many, or the system refuses.
+    fn start_thread(&'static self) -> bool {
+        let mut threads = self.lock();
+        let number = threads.alive.iter().position(Option::is_none).unwrap_or(threads.alive.len());
+        if self.slots.make(number).is_none() {
+            return false;
+        }
+        let shutdowns = self.shutdowns.load(Ordering::Relaxed);
+        self.starting.fetch_add(1, Ordering::Relaxed);
+        let builder =
+            std::thread::Builder::new().name(format!("pb-{number}")).stack_size(params::stack_size());
+        let birth = Birth::prepare();
+        let blocked = SignalsBlocked::enter();
+        let spawned = builder.spawn(move || {
+            birth.begin();
+            self.live(number, shutdowns);
         });
-        ticket.into_iter().for_each(|ticket| self.injector.push(ticket));
-    }
-
-    /// Starts a thread; false if the system refuses.
-    fn start_thread(self: &Arc<Self>) -> bool {
-        let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let pool = self.clone();
-        let builder = std::thread::Builder::new().name(format!("pb-{number}")).stack_size(STACK_BYTES);
-        let Ok(handle) = builder.spawn(move || pool.live(number)) else { return false };
-        let mut handles = lock(&self.handles);
-        handles.retain(|handle| !handle.is_finished());
-        handles.push(handle);
+        drop(blocked);
+        let Ok(handle) = spawned else {
+            self.starting.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        };
+        if number == threads.alive.len() {
+            threads.alive.push(None);
+        }
+        threads.alive[number] = Some(shutdowns);
+        threads.handles.retain(|handle| !handle.is_finished());
+        threads.handles.push(handle);
         true
     }
 
     /// The life of a pool thread.
-    fn live(self: Arc<Self>, number: usize) {
-        let deque = Worker::new_lifo();
-        self.stealers.write().unwrap_or_else(PoisonError::into_inner).push((number, deque.stealer()));
-        OWN.with(|own| own.replace(Some((self.clone(), deque))));
+    fn live(&'static self, number: usize, shutdowns: u32) {
+        let Some(slot) = self.slots.get(number) else { return };
+        OWN.set(Some(number));
+        slot.occupy();
         // A panic here would leave a call waiting for ever: better a core dump that names the place.
         let guard = AbortOnUnwind;
-        while self.bell.wait() {
-            match self.find(number) {
-                Some(ticket) => self.serve(ticket),
-                // On its way from one deque to another.
-                None => std::thread::yield_now(),
+        let mut spin = Spin::new();
+        let is_over = || self.shutdowns.load(Ordering::Relaxed) != shutdowns;
+        self.serve_board(number);
+        self.starting.fetch_sub(1, Ordering::Relaxed);
+        loop {
+            let patience = || (number >= self.stays()).then_some(SPARE_IDLE);
+            match slot.wait(&mut spin, || self.board.wants() || is_over(), patience) {
+                Wakeup::Mail(Mail::Visit(visit)) => {
+                    slot.working.store(true, Ordering::Relaxed);
+                    visit.run(number, &self.slots);
+                    slot.working.store(false, Ordering::Relaxed);
+                }
+                Wakeup::Mail(_) if !is_over() => {}
+                _ => break,
             }
-            // Tickets of maps that were over before a helper came: small, but none is left lying.
-            while let Some(ticket) = self.find(number) {
-                self.serve(ticket);
-            }
+            self.serve_board(number);
         }
         std::mem::forget(guard);
-        OWN.with(RefCell::take);
-        self.stealers.write().unwrap_or_else(PoisonError::into_inner).retain(|(other, _)| *other != number);
-    }
-
-    fn find(&self, number: usize) -> Option<Ticket> {
-        let own = OWN.with(|own| own.borrow().as_ref().and_then(|(_, deque)| deque.pop()));
-        own.or_else(|| steal(|| self.injector.steal())).or_else(|| {
-            let stealers = self.stealers.read().unwrap_or_else(PoisonError::into_inner);
-            let others = stealers.iter().filter(|(other, deque)| *other != number && !deque.is_empty());
-            others.into_iter().find_map(|(_, deque)| steal(|| deque.steal()))
-        })
-    }
-
-    /// Does what a ticket asks for. This thread is idle before and after.
-    fn serve(self: &Arc<Self>, ticket: Ticket) {
-        match ticket {
-            Ticket::Run(work) => {
-                self.bell.take();
-                work();
-            }
-            Ticket::Help(call) => {
-                let Some(call) = call.upgrade() else { return };
-                let Some(left) = call.take_place() else { return };
-                self.bell.take();
-                if left > 0 {
-                    self.push(Ticket::Help(Arc::downgrade(&call)));
-                }
-                if call.gate.enter() {
-                    call.job.work();
-                    call.gate.leave();
-                }
-            }
+        self.lock().alive[number] = None;
+        self.ended.notify_all();
+        fence(Ordering::SeqCst);
+        if self.board.wants() {
+            // Asked to look, or would have been, while it was ending.
+            self.want_runner();
         }
-        self.bell.idle_again();
     }
-}
 
-fn steal(mut attempt: impl FnMut() -> Steal<Ticket>) -> Option<Ticket> {
-    loop {
-        match attempt() {
-            Steal::Success(ticket) => return Some(ticket),
-            Steal::Empty => return None,
-            Steal::Retry => {}
+    /// Does what is on the board until there is nothing.
+    fn serve_board(&self, number: usize) {
+        let Some(slot) = self.slots.get(number) else { return };
+        while let Some(order) = self.board.take() {
+            slot.working.store(true, Ordering::Relaxed);
+            match order {
+                Order::Visit(visit) => visit.run(number, &self.slots),
+                Order::Run(run) => run(),
+            }
+            slot.working.store(false, Ordering::Relaxed);
         }
+    }
+
+    fn stays(&self) -> usize {
+        *self.stays.get_or_init(|| usize::try_from(crate::cpu::count()).unwrap_or(1))
     }
 }
 
@@ -229,29 +218,34 @@ impl Drop for AbortOnUnwind {
 }
 
 /// Ends the pool's idle threads and waits for them; a thread that still runs a task ends by itself after it. The next
-/// call starts a new pool.
+/// call starts new threads.
 pub fn shutdown() {
-    let Some(pool) = lock(&POOL).take() else { return };
-    let all_ended = pool.bell.end();
-    let handles = std::mem::take(&mut *lock(&pool.handles));
+    let Some(pool) = POOL.get() else { return };
+    let now = pool.shutdowns.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    fence(Ordering::SeqCst);
+    pool.slots.ask_idle(Slots::MAX);
+    let mut threads = pool.lock();
+    // Those of other callers that were started after this are none of our business.
+    let is_old = |since: &Option<u32>| since.is_some_and(|since| (since.wrapping_sub(now) as i32) < 0);
+    let is_working = |number| pool.slots.get(number).is_some_and(|slot| slot.working.load(Ordering::Relaxed));
+    let waits = |threads: &Threads| {
+        threads.alive.iter().enumerate().any(|(number, since)| is_old(since) && !is_working(number))
+    };
+    while waits(&threads) {
+        // With a limit, since a thread that begins to work makes no noise.
+        let wait = pool.ended.wait_timeout(threads, Duration::from_millis(20));
+        threads = wait.unwrap_or_else(PoisonError::into_inner).0;
+    }
     // While a task runs its thread cannot be told from the others: they end on their own then.
-    if all_ended {
-        handles.into_iter().for_each(|handle| drop(handle.join()));
-    }
+    let all_ended = threads.alive.iter().all(Option::is_none);
+    let handles = if all_ended { std::mem::take(&mut threads.handles) } else { Vec::new() };
+    drop(threads);
+    handles.into_iter().for_each(|handle| drop(handle.join()));
 }
 
-/// The pool's lock, held over a fork.
-pub struct ForkGuard(MutexGuard<'static, Option<Arc<Pool>>>);
-
-/// Holds the pool's lock over a fork, so that the child finds it free.
-pub fn fork_guard() -> ForkGuard {
-    ForkGuard(lock(&POOL))
-}
-
-impl ForkGuard {
-    /// In the child: the pool's threads did not come along, and the next call starts a new pool.
-    pub fn in_child(mut self) {
-        // Locks inside the pool may be held by threads that do not exist here: it is never touched again.
-        std::mem::forget(self.0.take());
-    }
+/// In a forked child: the pool's threads did not come along, and their locks may be held by them for ever. The next call
+/// makes a new pool.
+pub fn forget_after_fork() {
+    POOL.forget();
+    FORKS.fetch_add(1, Ordering::Relaxed);
 }

@@ -29,6 +29,9 @@ fn cpus(cpus: &Cpus) -> Value {
     json!({
         "logical": cpus.logical,
         "physical": cpus.physical,
+        "cores": cpus.topology.count(|place| place.core),
+        "caches": cpus.topology.count(|place| place.cache),
+        "nodes": cpus.topology.count(|place| place.node),
         "reasons": cpus.reasons(),
         "warnings": cpus.warnings(),
     })

@@ -1,15 +1,16 @@
-//! Says what parallel_backend sees on this machine and what a map would use here, as text or as JSON.
+//! Says what parallel_backend sees on this machine and what a map would use here, as text or as JSON; and shows timelines.
 //!
-//! The output is documented in `docs/pb-info.md`.
+//! The output is documented in `docs/pb-info.md` and `docs/tracing.md`.
 
 mod args;
 mod json;
 mod report;
 mod table;
 mod text;
+mod trace;
 
 use args::{Args, Command};
-use parallel_backend::status::Result;
+use parallel_backend::status;
 use parallel_backend::{limits, registry};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -21,13 +22,8 @@ fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(args::HELP),
         Ok(Command::Version) => print(&format!("pb-info {}\n", env!("CARGO_PKG_VERSION"))),
-        Ok(Command::Report(args)) => match report(&args) {
-            Ok(text) => print(&text),
-            Err(error) => {
-                eprintln!("pb-info: {}", error.message);
-                ExitCode::FAILURE
-            }
-        },
+        Ok(Command::Report(args)) => show(report(&args).map_err(|error| error.message)),
+        Ok(Command::Trace(args)) => show(trace::run(&args)),
         Err(wrong) => {
             eprint!("pb-info: {wrong}\n\n{}", args::USAGE);
             ExitCode::from(USAGE_ERROR)
@@ -35,8 +31,18 @@ fn main() -> ExitCode {
     }
 }
 
+fn show(text: Result<String, String>) -> ExitCode {
+    text.map_or_else(
+        |wrong| {
+            eprintln!("pb-info: {wrong}");
+            ExitCode::FAILURE
+        },
+        |text| print(&text),
+    )
+}
+
 /// Loads what was asked for, in that order, and reports.
-fn report(args: &Args) -> Result<String> {
+fn report(args: &Args) -> status::Result<String> {
     for library in &args.load {
         limits::load(library)?;
     }

@@ -1,5 +1,6 @@
 //! What there is to report, gathered once, for text and JSON alike.
 
+use parallel_backend::backends::threading;
 use parallel_backend::call::{self, Outlook};
 use parallel_backend::cpu::{self, Report as Cpus};
 use parallel_backend::limits::{self, PoolInfo};
@@ -27,9 +28,9 @@ pub struct Variable {
     pub problem: Option<String>,
 }
 
-/// The variables that the library reads.
-const READ: [&str; 5] =
-    ["PB_BACKEND", "PB_INNER_MAX_NUM_THREADS", "PB_MAX_CPU_COUNT", "PB_N_JOBS", "PB_PLUGIN_PATH"];
+/// The variables that the library reads, besides those of `threading`.
+const READ: [&str; 6] =
+    ["PB_BACKEND", "PB_INNER_MAX_NUM_THREADS", "PB_MAX_CPU_COUNT", "PB_N_JOBS", "PB_PLUGIN_PATH", "PB_TRACE"];
 
 pub fn gather() -> Report {
     let cpus = cpu::report();
@@ -47,9 +48,11 @@ pub fn gather() -> Report {
 
 fn environment(cpus: &Cpus) -> Vec<Variable> {
     let malformed = context::malformed_variables();
+    let malformed: Vec<_> = malformed.iter().chain(threading::malformed_variables()).collect();
+    let is_read = |name: &str| READ.contains(&name) || threading::variables().any(|read| read == name);
     let problem_of = |name: &str| match name {
         "PB_MAX_CPU_COUNT" => cpus.warnings().into_iter().next(),
-        name if !READ.contains(&name) => Some(format!("{name} is not read by this library")),
+        name if !is_read(name) => Some(format!("{name} is not read by this library")),
         name => malformed.iter().find(|(wrong, _)| *wrong == name).map(|(_, error)| error.message.clone()),
     };
     let set = std::env::vars_os().filter_map(|(name, value)| {

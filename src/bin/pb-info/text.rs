@@ -38,7 +38,14 @@ fn cpus(cpus: &Cpus) -> Vec<Vec<String>> {
     let counts = format!("{} on {}", counted(cpus.logical, "CPU"), counted(cpus.physical, "physical core"));
     let reasons = cpus.reasons().into_iter().map(|reason| row(["because", &reason]));
     let warnings = cpus.warnings().into_iter().map(|warning| row(["warning", &warning]));
-    [row(["count", &counts])].into_iter().chain(reasons).chain(warnings).collect()
+    let topology = &cpus.topology;
+    let domains = format!(
+        "{}, {}, {}",
+        counted(topology.count(|place| place.core) as i64, "core"),
+        counted(topology.count(|place| place.cache) as i64, "last-level cache"),
+        counted(topology.count(|place| place.node) as i64, "NUMA node"),
+    );
+    [row(["count", &counts]), row(["in", &domains])].into_iter().chain(reasons).chain(warnings).collect()
 }
 
 fn backends(report: &Report) -> Vec<Vec<String>> {

@@ -1,12 +1,13 @@
 //! chili: the range halved by `join` down to a leaf, as its examples do with slices and trees.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use chili::{Config, Scope, ThreadPool};
-use peer::{Body, Context};
+use peer::{Body, Branch, Context};
 
 /// Small enough for 128 leaves a thread, so that heartbeats find something to share; never so small that a cheap item
 /// pays for a `join` of its own.
@@ -61,4 +62,29 @@ extern "C" fn peer_nested_for(n: usize, body: &Body, ctx: *mut c_void) {
 #[unsafe(no_mangle)]
 extern "C" fn peer_takes_callers() -> c_int {
     1
+}
+
+thread_local! {
+    /// The scope of the branch that runs here: chili hands it down as an argument, for which a C branch has no place.
+    static SCOPE: Cell<*mut c_void> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+fn run_in(scope: &mut Scope<'_>, branch: Branch, ctx: Context) {
+    let outer = SCOPE.replace((&raw mut *scope).cast());
+    peer::run(branch, ctx);
+    SCOPE.set(outer);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn peer_root(branch: Branch, ctx: *mut c_void) {
+    let peer = PEER.get().expect("peer_start came first");
+    run_in(&mut peer.pool.scope(), branch, Context(ctx));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn peer_join(branch: Branch, a: *mut c_void, b: *mut c_void) {
+    let (a, b) = (Context(a), Context(b));
+    // SAFETY: the scope belongs to the branch that calls, which leaves it alone until this returns.
+    let scope: &mut Scope<'_> = unsafe { &mut *SCOPE.get().cast() };
+    scope.join(move |scope| run_in(scope, branch, a), move |scope| run_in(scope, branch, b));
 }

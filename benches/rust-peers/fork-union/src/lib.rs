@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use fork_union::ThreadPool;
-use peer::{Body, Context};
+use peer::{Body, Branch, Context};
 
 /// Set once by `peer_start` and never freed: its threads spin until the process ends.
 static POOL: AtomicPtr<ThreadPool> = AtomicPtr::new(std::ptr::null_mut());
@@ -47,4 +47,17 @@ extern "C" fn peer_nested_for(n: usize, body: &Body, ctx: *mut c_void) {
 #[unsafe(no_mangle)]
 extern "C" fn peer_takes_callers() -> c_int {
     0
+}
+
+// It has no recursion: it takes no part in that row, and needs the two functions only to be linked.
+
+#[unsafe(no_mangle)]
+extern "C" fn peer_root(branch: Branch, ctx: *mut c_void) {
+    peer::run(branch, Context(ctx));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn peer_join(branch: Branch, a: *mut c_void, b: *mut c_void) {
+    peer::run(branch, Context(a));
+    peer::run(branch, Context(b));
 }

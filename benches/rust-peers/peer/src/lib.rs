@@ -26,3 +26,13 @@ impl Body {
         unsafe { (self.call)(context.0, i) }
     }
 }
+
+/// `bench_branch`.
+pub type Branch = unsafe extern "C" fn(*mut c_void) -> i32;
+
+/// Runs a branch.
+#[inline(always)]
+pub fn run(branch: Branch, context: Context) {
+    // SAFETY: the harness pairs every branch with its own kind of context.
+    unsafe { branch(context.0) };
+}

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_int, c_void};
 
-use peer::{Body, Context};
+use peer::{Body, Branch, Context};
 use rayon::prelude::*;
 
 #[unsafe(no_mangle)]
@@ -32,4 +32,15 @@ extern "C" fn peer_nested_for(n: usize, body: &Body, ctx: *mut c_void) {
 #[unsafe(no_mangle)]
 extern "C" fn peer_takes_callers() -> c_int {
     1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn peer_root(branch: Branch, ctx: *mut c_void) {
+    peer::run(branch, Context(ctx));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn peer_join(branch: Branch, a: *mut c_void, b: *mut c_void) {
+    let (a, b) = (Context(a), Context(b));
+    rayon::join(move || peer::run(branch, a), move || peer::run(branch, b));
 }

@@ -1,15 +1,20 @@
 //! The road of a map call, from the choice to the result: one road for the blocking, the submitted and the streamed.
 
+mod warm;
+
 use crate::backends::threading;
 use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
+use crate::cpu::FloatMode;
 use crate::job::{Job, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
+use crate::trace;
 use std::sync::{Arc, OnceLock};
+use warm::{Key, Warm};
 
 /// Where a map would like to run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// Hard: a backend without shared memory is replaced by `threading`.
     pub shared_memory: bool,
@@ -40,8 +45,7 @@ pub struct Request {
 /// A call whose backend is open and whose workers are counted.
 struct Call {
     job: Arc<Job>,
-    opened: Arc<Opened>,
-    around: Arc<TaskSurroundings>,
+    choice: Box<Warm>,
 }
 
 /// What applies to a call: the backend, and how many workers it would use.
@@ -86,6 +90,11 @@ pub fn effective_n_jobs(n_jobs: i32) -> Result<i32> {
     Ok(choose(&context::resolve()?, n_jobs, Wishes::default())?.workers)
 }
 
+/// Workers that a call with these wishes would have under this thread's context, if it had items enough.
+pub fn workers(wishes: Wishes) -> Result<usize> {
+    Ok(usize::try_from(choose(&context::resolve()?, 0, wishes)?.workers).unwrap_or(1))
+}
+
 /// What maps inside the tasks of this one start from.
 fn nested(opened: &Opened, level: i32, inner: Option<i32>) -> Result<Setting> {
     let name = match opened.session.nested_backend(level)? {
@@ -122,6 +131,8 @@ fn surroundings(
             None if alone => InnerLimit::None,
             None => InnerLimit::Share,
         },
+        float: FloatMode::here(),
+        pins: if place.parent.is_none() { opened.session.pins() } else { None },
     })
 }
 
@@ -156,7 +167,8 @@ pub fn outlook() -> Result<Outlook> {
     Ok(Outlook { backend: opened.name.clone(), workers, inner_limits })
 }
 
-fn prepare(request: Request) -> Result<Call> {
+/// Chooses anew what a call needs.
+fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Option<(Arc<Job>, usize)>)> {
     let snapshot = context::resolve()?;
     let place = &snapshot.place;
     if place.depth >= MAX_DEPTH {
@@ -177,46 +189,75 @@ fn prepare(request: Request) -> Result<Call> {
     if around.limit == InnerLimit::Share && opened.backend.inherits() && limits::nothing_to_limit() {
         around.limit = InnerLimit::None;
     }
-    let around = Arc::new(around);
-    let job = Job::new(Plan {
-        task: request.task,
-        n_items: request.n_items,
-        n_jobs: seats,
-        rules: request.rules,
-        around: around.clone(),
-        parent: snapshot.place.parent,
-        progress: request.progress,
-    });
-    Ok(Call { job, opened, around })
+    // Only a number of workers that was said stays what it is; and what is inside a task is soon over.
+    let asked = if request.n_jobs != 0 { request.n_jobs } else { snapshot.setting.n_jobs.unwrap_or(-1) };
+    // Which processes a preference means depends on the task.
+    let stays = asked > 0 && place.parent.is_none() && opened.session.is_steady() && !wishes.processes;
+    let choice = Warm { key: key.filter(|_| stays), workers, opened, around: Arc::new(around), spare: None };
+    Ok((Box::new(choice), snapshot.place.parent))
+}
+
+fn prepare(request: Request) -> Result<Call> {
+    trace::heed_environment()?;
+    let key = Key::here(&request);
+    let (mut choice, parent) = match Warm::take(key, request.n_items) {
+        Some(choice) => (choice, None),
+        None => resolve(&request, key)?,
+    };
+    let Request { mut task, n_items, rules, mut progress, .. } = request;
+    if let Some(spare) = choice.spare.take() {
+        match spare.again(task, n_items, rules, progress) {
+            Ok(job) => return Ok(Call { job, choice }),
+            Err(unused) => (task, progress) = unused,
+        }
+    }
+    let (n_jobs, around) = (choice.around.workers, choice.around.clone());
+    let job = Job::new(Plan { task, n_items, n_jobs, rules, around, parent, progress });
+    Ok(Call { job, choice })
 }
 
 impl Call {
-    /// Runs the job. Its end is told last, when the call holds neither limits nor the backend's session any more.
-    fn run(self) -> Result<()> {
-        let here = self.around.process_limit().filter(|_| self.opened.backend.inherits());
-        let limit: Option<ProcessLimit> = here.map(limits::enter_process);
-        let ran = if self.job.n_items() == 0 { Ok(()) } else { self.opened.session.run(&self.job) };
-        drop(limit);
-        let backend = self.opened.name.clone();
-        drop(self.opened);
-        self.job.finish(&backend, ran)
+    /// Runs the job, within its limits.
+    fn run(&self) -> Result<()> {
+        let Warm { opened, around, .. } = &*self.choice;
+        let _timeline = self.job.map_span(&opened.name, around.level);
+        let here = around.process_limit().filter(|_| opened.backend.inherits());
+        let _limit: Option<ProcessLimit> = here.map(limits::enter_process);
+        if self.job.n_items() == 0 { Ok(()) } else { opened.session.run(&self.job) }
+    }
+
+    /// Runs a submitted job. Its end is told last, when the call holds neither limits nor the backend's session any more.
+    fn drive(self) {
+        let ran = self.run();
+        let backend = self.choice.opened.name.clone();
+        drop(self.choice);
+        // The outcome is kept by the job.
+        let _ = self.job.finish(&backend, ran);
     }
 }
 
 /// Runs a map to its end.
 pub fn run(request: Request) -> Result<()> {
-    prepare(request)?.run()
+    let call = prepare(request)?;
+    let ran = call.run();
+    let result = call.job.finish(&call.choice.opened.name, ran);
+    call.choice.keep(call.job);
+    result
 }
 
 /// Starts a map on a thread of the pool.
 pub fn submit(request: Request) -> Result<Arc<Job>> {
     let call = prepare(request)?;
     let job = call.job.clone();
-    job.set_driver(move || {
-        // The outcome is kept by the job.
-        let _ = call.run();
-    });
+    job.set_driver(move || call.drive());
     let started = job.clone();
-    threading::spawn(move || started.drive());
-    Ok(job)
+    if threading::spawn(move || started.drive()) {
+        return Ok(job);
+    }
+    job.forget_driver();
+    Err(Error::new(
+        Status::ERR_BACKEND_UNAVAILABLE,
+        "the system refuses to start a thread for the submitted map (RLIMIT_NPROC, or memory); pb_parallel_map works \
+         without one",
+    ))
 }

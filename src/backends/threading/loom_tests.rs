@@ -1,0 +1,134 @@
+//! Models of the protocols of `cell.rs`, `board.rs` and `slots.rs` together: a pool of few threads, without what starts them.
+//! Loom runs all schedules up to a number of preemptions and reports a deadlock if a wake-up is lost.
+
+use super::board::{Board, Order};
+use super::cell::{self, Lender, Mail, Visits};
+use super::slots::{Slots, Wakeup};
+use super::spin::Spin;
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use loom::sync::Arc;
+
+struct Pool {
+    slots: Slots,
+    board: Board,
+    over: AtomicBool,
+}
+
+impl Lender for Arc<Pool> {
+    fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    fn board(&self) -> &Board {
+        &self.board
+    }
+
+    fn first_slot(&self) -> usize {
+        0
+    }
+
+    fn want_threads(&self, count: usize) {
+        self.slots.ask_idle(count);
+    }
+
+    fn forks(&self) -> u32 {
+        0
+    }
+}
+
+fn pool(threads: usize) -> (Arc<Pool>, Vec<loom::thread::JoinHandle<()>>) {
+    let pool = Arc::new(Pool { slots: Slots::new(), board: Board::new(), over: AtomicBool::new(false) });
+    (0..threads).for_each(|number| assert!(pool.slots.make(number).is_some()));
+    let live = |number| {
+        let pool = pool.clone();
+        loom::thread::spawn(move || live(&pool, number))
+    };
+    let threads = (0..threads).map(live).collect();
+    (pool, threads)
+}
+
+/// A pool thread.
+fn live(pool: &Pool, number: usize) {
+    let slot = pool.slots.get(number).unwrap();
+    slot.occupy();
+    let mut spin = Spin::new();
+    loop {
+        while let Some(order) = pool.board.take() {
+            match order {
+                Order::Visit(visit) => visit.run(number, &pool.slots),
+                Order::Run(run) => run(),
+            }
+        }
+        let more = || pool.board.wants() || pool.over.load(Ordering::Acquire);
+        match slot.wait(&mut spin, more, || None) {
+            Wakeup::Mail(Mail::Visit(visit)) => visit.run(number, &pool.slots),
+            _ if pool.over.load(Ordering::Acquire) && !pool.board.wants() => return,
+            _ => {}
+        }
+    }
+}
+
+fn end(pool: &Arc<Pool>, threads: Vec<loom::thread::JoinHandle<()>>) {
+    pool.over.store(true, Ordering::Release);
+    crate::sync::fence(Ordering::SeqCst);
+    pool.slots.ask_idle(threads.len());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 10_000;
+    builder.check(model);
+}
+
+/// Whoever began is waited for, and what it wrote is seen; whoever did not never begins.
+#[test]
+fn loom_a_loan_is_back_when_lend_returns() {
+    check(3, || {
+        let (pool, threads) = pool(1);
+        let work = AtomicUsize::new(0);
+        for _ in 0..2 {
+            work.store(0, Ordering::Relaxed);
+            let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let visits = cell::lend(&pool, 1, &help, || {});
+            assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
+        }
+        end(&pool, threads);
+    });
+}
+
+/// Two callers and one thread: one of the two may have to leave its errand on the board.
+#[test]
+fn loom_callers_share_a_thread() {
+    check(2, || {
+        let (pool, threads) = pool(1);
+        let call = |pool: &Arc<Pool>| {
+            let work = AtomicUsize::new(0);
+            let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let visits = cell::lend(pool, 1, &help, || {});
+            assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
+        };
+        let other = pool.clone();
+        let caller = loom::thread::spawn(move || call(&other));
+        call(&pool);
+        caller.join().unwrap();
+        end(&pool, threads);
+    });
+}
+
+/// A submitted job is begun by somebody, though the thread may fall asleep at any moment.
+#[test]
+fn loom_a_submitted_job_is_found() {
+    check(3, || {
+        let (pool, threads) = pool(1);
+        let ran = Arc::new(AtomicUsize::new(0));
+        for _ in 0..2 {
+            let ran = ran.clone();
+            pool.board.queue(Box::new(move || assert!(ran.fetch_add(1, Ordering::Relaxed) < 2)));
+            pool.slots.ask_idle(1);
+        }
+        end(&pool, threads);
+        assert_eq!(ran.load(Ordering::Relaxed), 2);
+    });
+}

@@ -1,0 +1,155 @@
+//! A slot for each pool thread: its mailbox, and how it waits there.
+//!
+//! An idle thread stays awake for a while, so that calls in quick succession find it without a trip through the
+//! kernel, then parks. It spins on its own mailbox, which nobody else touches until there is mail.
+
+use super::cell::{Mail, Mailbox};
+use super::spin::Spin;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Thread, current};
+use crate::trace::{self, What};
+use crossbeam_utils::CachePadded;
+use std::sync::{OnceLock, PoisonError};
+use std::time::Duration;
+
+pub(super) struct Slot {
+    pub(super) mail: Mailbox,
+    /// Written by the owner: whether it is inside somebody's work.
+    pub(super) working: AtomicBool,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// Why a thread stops waiting.
+pub(super) enum Wakeup {
+    Mail(Mail),
+    /// It waited in vain for as long as it should.
+    TimedOut,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Slot { mail: Mailbox::new(), working: AtomicBool::new(false), thread: Mutex::new(None) }
+    }
+
+    fn thread(&self) -> crate::sync::MutexGuard<'_, Option<Thread>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The current thread owns the slot from now on.
+    pub(super) fn occupy(&self) {
+        *self.thread() = Some(current());
+    }
+
+    pub(super) fn unpark(&self) {
+        self.thread().iter().for_each(Thread::unpark);
+    }
+
+    /// Waits, idle, until there is mail or `more` says that there is something else to do. `patience` is asked before the thread
+    /// parks: after that time it waited in vain.
+    pub(super) fn wait(
+        &self,
+        spin: &mut Spin,
+        more: impl Fn() -> bool,
+        patience: impl Fn() -> Option<Duration>,
+    ) -> Wakeup {
+        self.mail.become_idle();
+        spin.begin();
+        loop {
+            if more() && self.mail.become_busy() {
+                return Wakeup::Mail(Mail::Look);
+            }
+            match self.mail.take() {
+                Mail::Idle => {
+                    if !spin.wait(|| !self.mail.is_idle()) {
+                        self.mail.fall_asleep();
+                    }
+                }
+                Mail::Asleep => {
+                    if !rest(patience()) && self.mail.become_busy() {
+                        return Wakeup::TimedOut;
+                    }
+                }
+                mail => {
+                    spin.end();
+                    return Wakeup::Mail(mail);
+                }
+            }
+        }
+    }
+}
+
+/// Parks; false when the time is up.
+fn rest(patience: Option<Duration>) -> bool {
+    let _timeline = trace::span(|| What::Park);
+    #[cfg(not(loom))]
+    if let Some(patience) = patience {
+        let begin = std::time::Instant::now();
+        std::thread::park_timeout(patience);
+        return begin.elapsed() < patience;
+    }
+    let _ = patience;
+    crate::sync::park();
+    true
+}
+
+/// Slots by number. Their memory comes in blocks and stays.
+pub(super) struct Slots {
+    blocks: [OnceLock<Box<[CachePadded<Slot>]>>; Slots::MAX / Slots::BLOCK],
+    /// Numbers that are, or were, in use are below.
+    end: AtomicUsize,
+}
+
+impl Slots {
+    /// More threads than this are never started; maps then run with fewer helpers.
+    pub(super) const MAX: usize = 1024;
+    const BLOCK: usize = if cfg!(loom) { 2 } else { 64 };
+
+    pub(super) fn new() -> Self {
+        Slots { blocks: [const { OnceLock::new() }; Slots::MAX / Slots::BLOCK], end: AtomicUsize::new(0) }
+    }
+
+    /// The slot of that number, if it is, or was, in use.
+    pub(super) fn get(&self, number: usize) -> Option<&Slot> {
+        if number >= self.end.load(Ordering::Relaxed) {
+            return None;
+        }
+        let block = self.blocks.get(number / Slots::BLOCK)?.get()?;
+        block.get(number % Slots::BLOCK).map(|slot| &**slot)
+    }
+
+    /// The slot of that number, made if need be.
+    pub(super) fn make(&self, number: usize) -> Option<&Slot> {
+        let block = self.blocks.get(number / Slots::BLOCK)?;
+        block.get_or_init(|| (0..Slots::BLOCK).map(|_| CachePadded::new(Slot::new())).collect());
+        self.end.fetch_max(number + 1, Ordering::Relaxed);
+        self.get(number)
+    }
+
+    /// The numbers in use, from `first` on and around: not more than a caller should look at, were all of them busy.
+    pub(super) fn numbers_from(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
+        const LOOKS: usize = 256;
+        let end = self.end.load(Ordering::Relaxed);
+        let first = if first < end { first } else { 0 };
+        (first..end).chain(0..first).take(LOOKS)
+    }
+
+    /// Asks so many idle threads to look at the board. How many are missing.
+    pub(super) fn ask_idle(&self, count: usize) -> usize {
+        let mut missing = count;
+        for slot in self.iter() {
+            if missing == 0 {
+                break;
+            }
+            if let Some(asleep) = slot.mail.ask_to_look() {
+                missing -= 1;
+                if asleep {
+                    slot.unpark();
+                }
+            }
+        }
+        missing
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        (0..self.end.load(Ordering::Relaxed)).filter_map(|number| self.get(number))
+    }
+}
