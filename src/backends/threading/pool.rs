@@ -206,6 +206,9 @@ impl Pool {
             }
             self.serve_board(number);
         }
+        // What was on the board before the end is done now, be it a job that its waiter has long run himself: a new thread for
+        // it would outlive a shutdown. For what comes later one is started below.
+        self.serve_board(number);
         std::mem::forget(guard);
         self.lock().alive[number] = None;
         self.ended.notify_all();
