@@ -592,6 +592,27 @@ pb_status pb_register_thread_pool(const char *user_api,
 /// PB_ERR_IO where the timeline cannot be written; the rest is done then.
 pb_status pb_shutdown(void);
 
+/// Begins a phase, a time in which many maps are called: idle threads of the backend `threading` stay awake until
+/// `pb_phase_end(*phase)`, so that a call finds them at hand however long ago the last one was. Waiting awake, each of them uses a
+/// CPU that nobody else wants; once the phase ends they sleep at once. Threads that do not run yet are started here.
+///
+/// Phases belong to the process: they may begin and end on any thread, in any order, and several may be open; as many threads stay
+/// awake as the largest of them asks for. `pb_shutdown` ends threads in a phase too; those that later calls start stay awake
+/// again. A forked child has no phase.
+///
+/// @param max_workers  workers of the largest map that is to come, the caller counted, as `n_jobs` in `pb_push_backend`; 0:
+///   as many as a map would have here. Where another backend than `threading` is in force, the phase keeps no thread awake
+/// @param phase  receives the token
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT, and those of a map whose context cannot be used.
+///
+/// `phase` is writable.
+pb_status pb_phase_begin(int32_t max_workers,
+                         pb_scope *phase);
+
+/// Ends a phase, on any thread. Errors: PB_ERR_SCOPE where it is not open; nothing is changed then.
+pb_status pb_phase_end(pb_scope phase);
+
 /* ---- 9. maps of bytes ---------------------------------------------------------------------------------- */
 
 /// Results of any sizes: those of a map of bytes, or the one reply of a worker.
