@@ -105,6 +105,8 @@ static void *interrupt_the_group(void *arg) {
     for (int i = 0; i < 5; ++i) {
         usleep(4000);
         kill(0, SIGINT); /* as a terminal does: all of the caller's process group */
+        while (interrupts <= i)
+            sched_yield(); /* two that wait together would be one */
     }
     return arg;
 }
