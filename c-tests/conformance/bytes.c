@@ -137,7 +137,6 @@ TEST(a_map_of_no_bytes_has_no_results) {
     CHECK_OK(pb_pop_backend(scope));
 }
 
-
 void test_bytes(void) {
     RUN(bytes_of_any_size_go_in_and_come_out);
     RUN(results_may_be_large_and_there_need_be_no_inputs);
