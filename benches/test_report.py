@@ -2,8 +2,8 @@
 
 import unittest
 
-from driver.report import digits, goal_text, reached, spread, summarise
-from driver.rows import PEERS, ROWS, Goal, Row
+from driver.report import digits, goal_text, main_table, reached, spread, summarise
+from driver.rows import PEERS, ROWS, Goal, Row, takes_part
 from driver.plot import STYLES
 
 
@@ -22,6 +22,20 @@ class Summary(unittest.TestCase):
 
     def test_the_plain_loop_is_no_peer(self):
         self.assertIsNone(summarise(row(), {"ours": [2], "serial": [1]}, cpus=2)["best_peer"])
+
+    def test_ours_in_a_phase_is_no_peer_and_has_a_goal_and_a_line_of_its_own(self):
+        hot = row(phase_goal=Goal(of_best=1))
+        summary = summarise(hot, {"ours": [9], "ours-phase": [4], "rayon": [5]}, cpus=2)
+        self.assertEqual(summary["best_peer"], "rayon")
+        self.assertEqual((summary["goal_reached"], summary["phase"]["goal_reached"]), (False, True))
+        lines = main_table([hot], {"name": summary})
+        self.assertEqual([line[0] for line in lines[1:]], ["title", "title, in a phase"])
+        self.assertEqual([line[-1] for line in lines[1:]], ["no", "yes"])
+
+    def test_it_is_measured_for_latency_but_not_where_the_peers_should_sleep(self):
+        phase = next(peer for peer in PEERS if peer.name == "ours-phase")
+        rows = {r.name for r in ROWS if takes_part(phase, r)}
+        self.assertEqual(rows, {"empty", "tasks-1us", "gap-100us", "gap-2ms"})
 
     def test_a_peer_that_failed_has_no_figure(self):
         summary = summarise(row(), {"ours": [2], "rayon": [], "chili": [3]}, cpus=2)

@@ -37,8 +37,8 @@ int main(int argc, char **argv) {
     test_context();
     test_limits();
     test_threads();
-    test_bytes();
     test_joins();
+    test_bytes();
     CHECK_OK(pb_shutdown());
     return check_result();
 }

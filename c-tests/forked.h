@@ -34,7 +34,7 @@ static inline int wait_for(const int *value, int wanted) {
 }
 
 /* Seconds: far above what a quick item can take on a loaded machine. */
-static inline double item_limit(void) { return getenv("PB_TEST_VALGRIND") != NULL ? 5 : 0.5; }
+static inline double item_limit(void) { return getenv("PB_TEST_VALGRIND") != NULL ? 5 : 1; }
 
 /* A map of `n` items on forked workers. */
 static inline pb_status map_forked(int32_t n_jobs, pb_task_fn fn, void *ctx, size_t n, int32_t *outputs,

@@ -271,6 +271,35 @@ TEST(fifty_threads_map_at_once) {
     check_it_works();
 }
 
+static int32_t map_in_task(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input;
+    int32_t outputs[N];
+    memset(outputs, 0xff, sizeof outputs);
+    if (map_forked(2, square, NULL, N, outputs, NULL) != PB_OK)
+        return 1;
+    for (int i = 0; i < N; i++)
+        if (outputs[i] != i * i)
+            return 2;
+    *(int32_t *)output = (int32_t)getpid();
+    return 0;
+}
+
+/* Forks of threads of the pool, beside each other; and of forks. */
+TEST(tasks_on_threads_and_in_workers_may_fork_workers_of_their_own) {
+    static const char *const backends[] = {"threading", "multiprocessing"};
+    for (int b = 0; b < 2; b++)
+        for (size_t round = rounds(10); round > 0; round--) {
+            int32_t pids[8];
+            pb_map_options options = {.struct_size = sizeof options, .batch_size = 1};
+            pb_scope scope = use_backend(backends[b], 4);
+            CHECK_OK(pb_parallel_map(map_in_task, NULL, 8, NULL, 0, pids, sizeof *pids, &options));
+            CHECK_OK(pb_pop_backend(scope));
+            for (int i = 0; i < 8; i++)
+                CHECK_INT(b == 0, pids[i] == getpid());
+        }
+    check_it_works();
+}
+
 static void map_here_too(void) { check_it_works(); }
 
 TEST(the_program_may_fork_while_a_map_runs) {
@@ -320,6 +349,7 @@ int main(void) {
     RUN(maps_run_with_few_or_no_descriptors);
     RUN(outputs_that_no_memory_can_hold_are_refused);
     RUN(fifty_threads_map_at_once);
+    RUN(tasks_on_threads_and_in_workers_may_fork_workers_of_their_own);
     RUN(the_program_may_fork_while_a_map_runs);
     RUN(a_fork_in_a_callback_of_the_map_leaves_the_map_to_the_parent);
     CHECK_OK(pb_shutdown());

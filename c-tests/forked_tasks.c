@@ -293,6 +293,19 @@ TEST(every_item_may_fail_with_a_text_of_any_length) {
         CHECK_INT(i + 1, statuses[i]);
 }
 
+static int32_t fail_at_1000(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)input, (void)output;
+    return index == 1000 ? 1 : 0;
+}
+
+TEST(a_map_may_be_far_longer_than_anyone_lets_it_run) {
+    pb_scope scope = use_backend("multiprocessing", 2);
+    CHECK_STATUS(pb_parallel_map(fail_at_1000, NULL, (size_t)1 << 60, NULL, 0, NULL, 0, NULL),
+                 PB_ERR_TASK_FAILED);
+    CHECK_INT(1000, last_info().task_index);
+    CHECK_OK(pb_pop_backend(scope));
+}
+
 int main(void) {
     RUN(a_task_has_copies_of_the_callers_memory);
     RUN(large_outputs_come_back_whole_from_ordinary_and_from_shared_memory);
@@ -305,6 +318,7 @@ int main(void) {
     RUN(a_task_that_forks_and_returns_twice_counts_once);
     RUN(a_task_may_change_its_directory);
     RUN(a_task_may_leave_threads_behind);
+    RUN(a_map_may_be_far_longer_than_anyone_lets_it_run);
     RUN(every_item_may_fail_with_a_text_of_any_length);
     CHECK_OK(pb_shutdown());
     return check_result();

@@ -84,6 +84,19 @@ TEST(scopes_survive_a_shutdown) {
     close_scope(scope);
 }
 
+/* Who waits for a job runs it himself if no thread has begun it: then a thread comes late for it. */
+TEST(no_thread_outlives_a_shutdown_for_a_job_that_is_done) {
+    for (int i = times(300, 10); i > 0; i--) {
+        pb_job *job = NULL;
+        map_with_two_threads();
+        CHECK_OK(pb_submit_map(do_nothing, NULL, 1, NULL, 0, NULL, 0, NULL, &job));
+        CHECK_OK(pb_job_wait(job, -1));
+        pb_job_free(job);
+        CHECK_OK(pb_shutdown());
+        check_only_one_thread_is_left();
+    }
+}
+
 static int32_t shut_down(void *ctx, size_t index, const void *input, void *output) {
     meet(ctx, index, input, output);
     CHECK_OK(pb_shutdown());
@@ -143,6 +156,7 @@ int main(void) {
     RUN(shutdown_ends_every_thread_and_may_be_repeated);
     RUN(maps_work_again_after_a_shutdown);
     RUN(scopes_survive_a_shutdown);
+    RUN(no_thread_outlives_a_shutdown_for_a_job_that_is_done);
     RUN(a_task_may_shut_down_without_disturbing_its_own_map);
     RUN(several_threads_may_map_and_shut_down_at_once);
     RUN(shutdown_ends_the_sessions_that_no_scope_opened_and_only_those);

@@ -592,6 +592,27 @@ pb_status pb_register_thread_pool(const char *user_api,
 /// PB_ERR_IO where the timeline cannot be written; the rest is done then.
 pb_status pb_shutdown(void);
 
+/// Begins a phase, a time in which many maps are called: idle threads of the backend `threading` stay awake until
+/// `pb_phase_end(*phase)`, so that a call finds them at hand however long ago the last one was. Waiting awake, each of them uses a
+/// CPU that nobody else wants; once the phase ends they sleep at once. Threads that do not run yet are started here.
+///
+/// Phases belong to the process: they may begin and end on any thread, in any order, and several may be open; as many threads stay
+/// awake as the largest of them asks for. `pb_shutdown` ends threads in a phase too; those that later calls start stay awake
+/// again. A forked child has no phase.
+///
+/// @param max_workers  workers of the largest map that is to come, the caller counted, as `n_jobs` in `pb_push_backend`; 0:
+///   as many as a map would have here. Where another backend than `threading` is in force, the phase keeps no thread awake
+/// @param phase  receives the token
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT, and those of a map whose context cannot be used.
+///
+/// `phase` is writable.
+pb_status pb_phase_begin(int32_t max_workers,
+                         pb_scope *phase);
+
+/// Ends a phase, on any thread. Errors: PB_ERR_SCOPE where it is not open; nothing is changed then.
+pb_status pb_phase_end(pb_scope phase);
+
 /* ---- 9. maps of bytes ---------------------------------------------------------------------------------- */
 
 /// Results of any sizes: those of a map of bytes, or the one reply of a worker.
@@ -654,37 +675,6 @@ pb_status pb_results_get(const pb_results *results,
 /// `results` is NULL, or was made by this library and not freed.
 void pb_results_free(pb_results *results);
 
-/* ---- 9. two branches ----------------------------------------------------------------------------------- */
-
-/// One branch of a `pb_join`. 0 is success; any other code is the branch's failure, to which `pb_task_fail` attaches a
-/// text. It may run on any thread, at the same time as the other branch; it must not throw or longjmp.
-typedef int32_t (*pb_branch_fn)(void *ctx);
-
-/// Runs `fn_a(ctx_a)` and `fn_b(ctx_b)`, perhaps at the same time, and returns when both are over. Both always run, whether
-/// or not the other fails: but for a join that is called where all was cancelled before, which runs neither.
-///
-/// It is made for recursion: branches call `pb_join` again, to any depth, and such an inner join costs some ten nanoseconds
-/// where no worker is free to take a branch. The outermost join costs as much as a map, and is one: it runs on the backend
-/// and with the workers that the calling thread's context says (`threading` where that one does not share memory), and
-/// never more than so many threads run branches of it, at any depth. `sequential`, and one worker, run a and then b on the
-/// calling thread. Inside a branch the nesting level, the worker's index and share, the limits on BLAS and OpenMP, and
-/// `pb_cancelled` are those of a map's task; scopes that it leaves open are closed after it. Inner joins use the workers
-/// of the outermost one, unless a scope was opened in between, or a map: from there on a join is an outermost one again.
-///
-/// A thread that waits for a branch which another thread has taken runs, meanwhile, only branches that were forked under
-/// that one. So a lock may be held around a join, if neither branch wants it.
-///
-/// Errors: PB_ERR_TASK_FAILED if a branch returned non-zero: the failure of a if a failed, else that of b;
-/// `pb_last_error_info` has its code, and 0 for a, 1 for b as its index. A branch that returns the status of a failed
-/// `pb_join` inside it passes that join's failure on as it is. PB_ERR_CANCELLED, PB_ERR_INVALID_ARGUMENT,
-/// PB_ERR_UNSUPPORTED, PB_ERR_WORKER_LOST in a child that a branch has forked, and what the backend says.
-///
-/// The functions may be called with their arguments on any thread, at the same time.
-pb_status pb_join(pb_branch_fn fn_a,
-                  void *ctx_a,
-                  pb_branch_fn fn_b,
-                  void *ctx_b);
-
 /* ---- 10. memory shared with worker processes ----------------------------------------------------------- */
 
 /// Allocates memory that worker processes share: arrays and ctx inside such a block reach them by reference, without a
@@ -707,71 +697,6 @@ pb_status pb_alloc_shared(size_t size,
 ///
 /// Nothing uses the block's memory any more.
 void pb_free_shared(void *block);
-
-/* ---- 10. reductions ------------------------------------------------------------------------------------ */
-
-/// Folds the items `begin` to `end - 1` into `partial`, which holds a copy of the identity at first. `inputs` points at the
-/// element of item `begin` (NULL where there is no array). 0 is success. The rules are those of a `pb_task_fn`.
-typedef int32_t (*pb_reduce_fn)(void *ctx, size_t begin, size_t end, const void *inputs, void *partial);
-
-/// Combines two partial results: `left` becomes the result of its own items and of those of `right`, which follow them.
-/// 0 is success. The rules are those of a `pb_task_fn`.
-typedef int32_t (*pb_combine_fn)(void *ctx, void *left, const void *right);
-
-/// Reduces n_items items to one result that has the same bits for any number of workers, on any backend, in every run:
-/// sums of floating-point numbers too.
-///
-/// The items are cut into blocks, by `n_items` and the option `batch_size` alone: blocks of `batch_size` items, or 256
-/// blocks of equal size (fewer where there are fewer items) if it is 0. `fold` folds each block into a partial result of
-/// its own; `combine` combines neighbours in a binary tree over the blocks in their order. So `combine` must be
-/// associative as far as the result should make sense, but it need not be commutative, nor exactly associative. Another
-/// `batch_size`, or another number of items, is another tree.
-///
-/// It runs as a map of the blocks would: same context, workers, nesting, cancellation, progress (in blocks), timeout (of one
-/// block). A backend that does not share memory is replaced by `threading`.
-///
-/// @param fold  folds a block
-/// @param combine  combines two partial results
-/// @param ctx  passed to both; shared by all of them
-/// @param n_items  how many; 0 leaves the identity in `result`
-/// @param inputs, input_size  an array of n_items elements of input_size bytes, or NULL
-/// @param result, result_size  the identity before the call, the result after it; unchanged if the call fails. Partial
-///   results are copied byte by byte; their addresses are multiples of 128
-/// @param options  NULL for the defaults; `statuses` and PB_COLLECT_ERRORS are refused, a reduction has one result
-///
-/// Errors: as `pb_parallel_map`. The text names the items of the block that failed; `task_index` is the first of them.
-///
-/// The arrays are as large as said; the functions may be called from several threads at once.
-pb_status pb_reduce(pb_reduce_fn fold,
-                    pb_combine_fn combine,
-                    void *ctx,
-                    size_t n_items,
-                    const void *inputs,
-                    size_t input_size,
-                    void *result,
-                    size_t result_size,
-                    const pb_map_options *options);
-
-/* ---- 11. the timeline ---------------------------------------------------------------------------------- */
-
-/// Begins to record what every thread does (maps, chunks, waits) with times, for `pb_trace_stop` to write into a file that
-/// Perfetto, chrome://tracing and `pb-info trace` open. One timeline at a time in a process; maps that run already are
-/// recorded from here on. The variable PB_TRACE=file.json does the same from the first map of a process on (docs/tracing.md).
-/// From any thread.
-///
-/// @param path  the file, made now; one that is there is replaced
-///
-/// Errors: PB_ERR_EXISTS while a timeline is recorded, PB_ERR_IO for a file that cannot be written,
-/// PB_ERR_INVALID_ARGUMENT.
-///
-/// `path` is a nul-terminated text.
-pb_status pb_trace_start(const char *path);
-
-/// Ends the timeline and writes its file, which has all of the maps that are over; of those that still run, the chunks that
-/// are over. One that is not stopped is written by `pb_shutdown` and when the process exits. From any thread.
-///
-/// Errors: PB_ERR_SCOPE where none is recorded, PB_ERR_IO where the file cannot be written; the timeline has ended then too.
-pb_status pb_trace_stop(void);
 
 /* ---- 11. work in other processes ----------------------------------------------------------------------- */
 
@@ -864,6 +789,102 @@ pb_status pb_worker_run(const void *message,
 /// In the other process: asks every chunk that `pb_worker_run` is running there now to stop: no further item of it starts, and
 /// `pb_cancelled` tells the one that runs. It may be called from any thread, and in a signal handler.
 void pb_worker_cancel(void);
+
+/* ---- 12. two branches ---------------------------------------------------------------------------------- */
+
+/// One branch of a `pb_join`. 0 is success; any other code is the branch's failure, to which `pb_task_fail` attaches a
+/// text. It may run on any thread, at the same time as the other branch; it must not throw or longjmp.
+typedef int32_t (*pb_branch_fn)(void *ctx);
+
+/// Runs `fn_a(ctx_a)` and `fn_b(ctx_b)`, perhaps at the same time, and returns when both are over. Both always run, whether
+/// or not the other fails: but for a join that is called where all was cancelled before, which runs neither.
+///
+/// It is made for recursion: branches call `pb_join` again, to any depth, and such an inner join costs some ten nanoseconds
+/// where no worker is free to take a branch. The outermost join costs as much as a map, and is one: it runs on the backend
+/// and with the workers that the calling thread's context says (`threading` where that one does not share memory), and
+/// never more than so many threads run branches of it, at any depth. `sequential`, and one worker, run a and then b on the
+/// calling thread. Inside a branch the nesting level, the worker's index and share, the limits on BLAS and OpenMP, and
+/// `pb_cancelled` are those of a map's task; scopes that it leaves open are closed after it. Inner joins use the workers
+/// of the outermost one, unless a scope was opened in between, or a map: from there on a join is an outermost one again.
+///
+/// A thread that waits for a branch which another thread has taken runs, meanwhile, only branches that were forked under
+/// that one. So a lock may be held around a join, if neither branch wants it.
+///
+/// Errors: PB_ERR_TASK_FAILED if a branch returned non-zero: the failure of a if a failed, else that of b;
+/// `pb_last_error_info` has its code, and 0 for a, 1 for b as its index. A branch that returns the status of a failed
+/// `pb_join` inside it passes that join's failure on as it is. PB_ERR_CANCELLED, PB_ERR_INVALID_ARGUMENT,
+/// PB_ERR_UNSUPPORTED, PB_ERR_WORKER_LOST in a child that a branch has forked, and what the backend says.
+///
+/// The functions may be called with their arguments on any thread, at the same time.
+pb_status pb_join(pb_branch_fn fn_a,
+                  void *ctx_a,
+                  pb_branch_fn fn_b,
+                  void *ctx_b);
+
+/* ---- 13. reductions ------------------------------------------------------------------------------------ */
+
+/// Folds the items `begin` to `end - 1` into `partial`, which holds a copy of the identity at first. `inputs` points at the
+/// element of item `begin` (NULL where there is no array). 0 is success. The rules are those of a `pb_task_fn`.
+typedef int32_t (*pb_reduce_fn)(void *ctx, size_t begin, size_t end, const void *inputs, void *partial);
+
+/// Combines two partial results: `left` becomes the result of its own items and of those of `right`, which follow them.
+/// 0 is success. The rules are those of a `pb_task_fn`.
+typedef int32_t (*pb_combine_fn)(void *ctx, void *left, const void *right);
+
+/// Reduces n_items items to one result that has the same bits for any number of workers, on any backend, in every run:
+/// sums of floating-point numbers too.
+///
+/// The items are cut into blocks, by `n_items` and the option `batch_size` alone: blocks of `batch_size` items, or 256
+/// blocks of equal size (fewer where there are fewer items) if it is 0. `fold` folds each block into a partial result of
+/// its own; `combine` combines neighbours in a binary tree over the blocks in their order. So `combine` must be
+/// associative as far as the result should make sense, but it need not be commutative, nor exactly associative. Another
+/// `batch_size`, or another number of items, is another tree.
+///
+/// It runs as a map of the blocks would: same context, workers, nesting, cancellation, progress (in blocks), timeout (of one
+/// block). A backend that does not share memory is replaced by `threading`.
+///
+/// @param fold  folds a block
+/// @param combine  combines two partial results
+/// @param ctx  passed to both; shared by all of them
+/// @param n_items  how many; 0 leaves the identity in `result`
+/// @param inputs, input_size  an array of n_items elements of input_size bytes, or NULL
+/// @param result, result_size  the identity before the call, the result after it; unchanged if the call fails. Partial
+///   results are copied byte by byte; their addresses are multiples of 128
+/// @param options  NULL for the defaults; `statuses` and PB_COLLECT_ERRORS are refused, a reduction has one result
+///
+/// Errors: as `pb_parallel_map`. The text names the items of the block that failed; `task_index` is the first of them.
+///
+/// The arrays are as large as said; the functions may be called from several threads at once.
+pb_status pb_reduce(pb_reduce_fn fold,
+                    pb_combine_fn combine,
+                    void *ctx,
+                    size_t n_items,
+                    const void *inputs,
+                    size_t input_size,
+                    void *result,
+                    size_t result_size,
+                    const pb_map_options *options);
+
+/* ---- 14. the timeline ---------------------------------------------------------------------------------- */
+
+/// Begins to record what every thread does (maps, chunks, waits) with times, for `pb_trace_stop` to write into a file that
+/// Perfetto, chrome://tracing and `pb-info trace` open. One timeline at a time in a process; maps that run already are
+/// recorded from here on. The variable PB_TRACE=file.json does the same from the first map of a process on (docs/tracing.md).
+/// From any thread.
+///
+/// @param path  the file, made now; one that is there is replaced
+///
+/// Errors: PB_ERR_EXISTS while a timeline is recorded, PB_ERR_IO for a file that cannot be written,
+/// PB_ERR_INVALID_ARGUMENT.
+///
+/// `path` is a nul-terminated text.
+pb_status pb_trace_start(const char *path);
+
+/// Ends the timeline and writes its file, which has all of the maps that are over; of those that still run, the chunks that
+/// are over. One that is not stopped is written by `pb_shutdown` and when the process exits. From any thread.
+///
+/// Errors: PB_ERR_SCOPE where none is recorded, PB_ERR_IO where the file cannot be written; the timeline has ended then too.
+pb_status pb_trace_stop(void);
 
 #ifdef __cplusplus
 } // extern "C"

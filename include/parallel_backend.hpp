@@ -29,6 +29,7 @@
 #include <parallel_backend/job.hpp>
 #include <parallel_backend/join.hpp>
 #include <parallel_backend/map.hpp>
+#include <parallel_backend/phase.hpp>
 #include <parallel_backend/reduce.hpp>
 #include <parallel_backend/scope.hpp>
 #include <parallel_backend/trace.hpp>

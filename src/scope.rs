@@ -2,7 +2,7 @@
 //!
 //! A token names the thread that pushed and the place in that thread's sequence of pushes, so that a pop can
 //! tell "on another thread" from "out of order" from "already popped". No two scopes of a process share one,
-//! whatever room they belong to. 0 is never a token.
+//! whatever room they belong to. 0 is never a token. A scope that belongs to no thread (a phase) has one of these tokens too.
 
 use crate::status::{Error, Result, Status};
 use std::cell::Cell;
@@ -23,7 +23,7 @@ fn thread_part() -> u64 {
 }
 
 /// A new token of this thread.
-fn issue() -> Token {
+pub fn issue() -> Token {
     let push = PUSHES.try_with(|pushes| {
         pushes.set(pushes.get().wrapping_add(1).max(1));
         pushes.get()

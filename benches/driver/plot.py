@@ -7,6 +7,7 @@ from .rows import Row
 # Wong's palette, which colour-blind readers can tell apart; peers of one family share a colour and differ in shape.
 STYLES = {
     "serial": ("#888888", "|"),
+    "ours-phase": ("#B00020", "d"),
     "libgomp-static": ("#D55E00", "o"),
     "libgomp-dynamic": ("#D55E00", "^"),
     "libgomp-guided": ("#D55E00", "s"),

@@ -2,13 +2,13 @@
 
 from statistics import median, quantiles
 
-from .rows import OURS, PEERS, SERIAL, Goal, Row, takes_part
+from .rows import OURS, OURS_PHASE, PEERS, SERIAL, Goal, Row, takes_part
 
 
 def summarise(row: Row, values: dict[str, list[float]], cpus: int) -> dict:
     """The row's medians in ns, by peer, and what follows from them; `cpus` is how many the threads can use."""
     medians = {name: median(v) for name, v in values.items() if v}
-    others = {name: v for name, v in medians.items() if name not in (OURS, SERIAL)}
+    others = {name: v for name, v in medians.items() if name not in (OURS, OURS_PHASE, SERIAL)}
     best = min(others, key=others.get, default=None)
     serial = medians.get(SERIAL)
     serial_cpus = cpus if row.fill else min(row.serial_cpus, cpus)
@@ -23,6 +23,12 @@ def summarise(row: Row, values: dict[str, list[float]], cpus: int) -> dict:
     result["ours_spread"] = spread(values.get(OURS, []))
     result["goal"] = goal_text(row.goal)
     result["goal_reached"] = reached(row.goal, medians, best, ideal)
+    if row.phase_goal:
+        result["phase"] = {
+            "spread": spread(values.get(OURS_PHASE, [])),
+            "goal": goal_text(row.phase_goal),
+            "goal_reached": reached(row.phase_goal, medians, best, ideal, OURS_PHASE),
+        }
     return result
 
 
@@ -55,9 +61,9 @@ def goal_text(goal: Goal) -> str:
     return "; ".join(parts)
 
 
-def reached(goal: Goal, medians: dict[str, float], best: str | None, ideal: float | None) -> bool | None:
+def reached(goal: Goal, medians: dict[str, float], best: str | None, ideal: float | None, who=OURS) -> bool | None:
     """None where something that the goal speaks of was not measured."""
-    ours = medians.get(OURS)
+    ours = medians.get(who)
     if ours is None:
         return None
     limits = []
@@ -104,21 +110,28 @@ def main_table(rows: list[Row], summaries: dict[str, dict]) -> list[list[str]]:
     table = [["row", "unit", "serial", "ours", "±", "best", "peer", "ours/best", "of ideal", "goal", "reached"]]
     for row in rows:
         s = summaries[row.name]
-        ours, ideal, best = s["median_ns"].get(OURS), s["ideal_ns"], s["best_peer"]
-        table.append([
-            row.title,
-            row.unit,
-            figure(row, s["median_ns"].get(SERIAL)),
-            figure(row, ours),
-            f"{s['ours_spread']:.0%}" if s["ours_spread"] is not None else "",
-            figure(row, s["median_ns"].get(best)),
-            best or "",
-            digits(s["to_best_peer"][OURS]) if OURS in s["to_best_peer"] else "",
-            f"{ideal / ours:.0%}" if ideal and ours else "",
-            s["goal"],
-            {True: "yes", False: "no", None: "?"}[s["goal_reached"]],
-        ])
+        table.append(main_line(row, row.title, s, OURS, s["ours_spread"], s["goal"], s["goal_reached"]))
+        if phase := s.get("phase"):
+            title = f"{row.title}, in a phase"
+            table.append(main_line(row, title, s, OURS_PHASE, phase["spread"], phase["goal"], phase["goal_reached"]))
     return table
+
+
+def main_line(row: Row, title: str, s: dict, who: str, spread: float | None, goal: str, reached: bool | None) -> list[str]:
+    ours, ideal, best = s["median_ns"].get(who), s["ideal_ns"], s["best_peer"]
+    return [
+        title,
+        row.unit,
+        figure(row, s["median_ns"].get(SERIAL)),
+        figure(row, ours),
+        f"{spread:.0%}" if spread is not None else "",
+        figure(row, s["median_ns"].get(best)),
+        best or "",
+        digits(s["to_best_peer"][who]) if who in s["to_best_peer"] else "",
+        f"{ideal / ours:.0%}" if ideal and ours else "",
+        goal,
+        {True: "yes", False: "no", None: "?"}[reached],
+    ]
 
 
 def ratio_table(rows: list[Row], summaries: dict[str, dict], peers: list[str], failed: set) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 OURS = "ours"
+OURS_PHASE = "ours-phase"
 SERIAL = "serial"
 
 US = 1e3  # in ns
@@ -37,6 +38,7 @@ class Row:
     latency: bool = False  # the peers that differ in how they wait take part
     recursive: bool = False  # a fork-join recursion: only the peers that have such a thing take part
     fill: bool = False  # the plain loop runs in as many processes as there are CPUs
+    phase_goal: Goal | None = None  # of ours in a phase, which has a line of its own then
 
 
 EVEN = Goal(of_best=1, of_ideal=0.97)
@@ -49,7 +51,7 @@ ROWS = (
         serial_cpus=0, latency=True),
     Row("gap-100us", "tasks of 100 µs, one a thread, calls 100 µs apart", "µs", US, Goal(of_best=1), latency=True),
     Row("gap-2ms", "tasks of 100 µs, one a thread, calls 2 ms apart", "µs", US,
-        Goal(above_ideal_ns=30e3, ahead_of=("onetbb", "rayon", "chili")), latency=True),
+        Goal(above_ideal_ns=30e3, ahead_of=("onetbb", "rayon", "chili")), latency=True, phase_goal=Goal(of_best=1)),
     Row("saxpy", "saxpy, 1 M items, one call an item", "ns/item", 1e6, Goal(of_best=0.9)),
     Row("items-100ns", "100 k items of 100 ns", "ms", MS, EVEN),
     Row("items-1us", "1,000 items of 1 µs", "ms", MS, EVEN),
@@ -82,6 +84,7 @@ class Peer:
     program: str = ""  # bench-NAME, unless another
     env: dict[str, str] = field(default_factory=dict)
     latency_only: bool = False
+    not_in: tuple[str, ...] = ()  # rows that it has no part in
     recursive: bool = False  # has a fork-join call for recursions
     note: str = ""
 
@@ -91,6 +94,8 @@ ACTIVE = {"OMP_WAIT_POLICY": "active"}
 PEERS = (
     Peer(SERIAL, recursive=True, note="a plain loop"),
     Peer(OURS, recursive=True, note="parallel_backend, threading; pb_join in merge-sort"),
+    Peer(OURS_PHASE, program=OURS, env={"BENCH_OURS": "phase"}, latency_only=True, not_in=("cpu-after",),
+         note="ours between pb_phase_begin and pb_phase_end"),
     Peer("libgomp-static"),
     Peer("libgomp-dynamic", recursive=True, note="tasks in merge-sort"),
     Peer("libgomp-guided"),
@@ -111,4 +116,5 @@ PEERS = (
 
 
 def takes_part(peer: Peer, row: Row) -> bool:
-    return (row.latency or not peer.latency_only) and (peer.recursive or not row.recursive)
+    fits = (row.latency or not peer.latency_only) and (peer.recursive or not row.recursive)
+    return fits and row.name not in peer.not_in

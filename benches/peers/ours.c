@@ -1,8 +1,11 @@
-/* parallel_backend's threading backend. */
+/* parallel_backend's threading backend; with BENCH_OURS=phase in a phase, whose threads stay awake between
+ * calls. */
 #include "peer.h"
 #include "where.h"
 
 #include <parallel_backend.h>
+
+#include <string.h>
 
 const char *peer_version(void) {
     char name[64];
@@ -17,7 +20,13 @@ static void check(pb_status status) {
     exit(1);
 }
 
-void peer_start(int threads) { check(pb_set_default_backend("threading", threads, 0, NULL)); }
+void peer_start(int threads) {
+    const char *how = getenv("BENCH_OURS");
+    pb_scope phase; /* until the process ends */
+    check(pb_set_default_backend("threading", threads, 0, NULL));
+    if (how != NULL && strcmp(how, "phase") == 0)
+        check(pb_phase_begin(0, &phase));
+}
 
 void peer_for(size_t n, const bench_body *body, void *ctx) {
     check(pb_parallel_map(body->task, ctx, n, NULL, 0, NULL, 0, NULL));

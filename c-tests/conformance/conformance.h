@@ -48,8 +48,8 @@ void test_jobs(void);
 void test_context(void);
 void test_limits(void);
 void test_threads(void);
-void test_bytes(void);
 void test_joins(void);
+void test_bytes(void);
 
 /* A backend in plain C, to be tested like the others: conformance/cbackend.c. */
 pb_status register_cbackend(void);

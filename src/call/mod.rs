@@ -5,7 +5,7 @@ mod warm;
 use crate::backends::threading;
 use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
 use crate::cpu::FloatMode;
-use crate::job::{Job, Plan, Progress, Rules, Task};
+use crate::job::{Items, Job, Parent, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
 use crate::status::{Error, Result, Status};
@@ -168,7 +168,7 @@ pub fn outlook() -> Result<Outlook> {
 }
 
 /// Chooses anew what a call needs.
-fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Option<(Arc<Job>, usize)>)> {
+fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
     let snapshot = context::resolve()?;
     let place = &snapshot.place;
     if place.depth >= MAX_DEPTH {
@@ -192,7 +192,8 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Option<(Ar
     // Only a number of workers that was said stays what it is; and what is inside a task is soon over.
     let asked = if request.n_jobs != 0 { request.n_jobs } else { snapshot.setting.n_jobs.unwrap_or(-1) };
     // Which processes a preference means depends on the task.
-    let stays = asked > 0 && place.parent.is_none() && opened.session.is_steady() && !wishes.processes;
+    let is_plain = asked > 0 && place.parent.is_none() && !request.wishes.processes;
+    let stays = is_plain && opened.session.is_steady();
     let choice = Warm { key: key.filter(|_| stays), workers, opened, around: Arc::new(around), spare: None };
     Ok((Box::new(choice), snapshot.place.parent))
 }
@@ -204,14 +205,16 @@ fn prepare(request: Request) -> Result<Call> {
         Some(choice) => (choice, None),
         None => resolve(&request, key)?,
     };
-    let Request { mut task, n_items, rules, mut progress, .. } = request;
+    let Request { task, n_items, rules, progress, .. } = request;
+    let mut items = Items { task, n_items, rules, progress };
     if let Some(spare) = choice.spare.take() {
-        match spare.again(task, n_items, rules, progress) {
+        match spare.again(items) {
             Ok(job) => return Ok(Call { job, choice }),
-            Err(unused) => (task, progress) = unused,
+            Err(unused) => items = unused,
         }
     }
     let (n_jobs, around) = (choice.around.workers, choice.around.clone());
+    let Items { task, n_items, rules, progress } = items;
     let job = Job::new(Plan { task, n_items, n_jobs, rules, around, parent, progress });
     Ok(Call { job, choice })
 }

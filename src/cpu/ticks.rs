@@ -21,7 +21,7 @@ pub fn nanoseconds(ticks: u64) -> u64 {
         0 => learn(),
         scale => scale,
     };
-    (u128::from(ticks) * u128::from(scale) >> SHIFT) as u64
+    ((u128::from(ticks) * u128::from(scale)) >> SHIFT) as u64
 }
 
 const SHIFT: u32 = 32;

@@ -1,4 +1,4 @@
-//! Section 9 of the header: two branches.
+//! Section 12 of the header: two branches.
 
 use super::abi;
 use super::guard::guard;

@@ -1,4 +1,4 @@
-//! Section 10 of the header: reductions.
+//! Section 13 of the header: reductions.
 
 use super::abi::{self, writable};
 use super::blocks::{CReduce, Cuts, Functions};

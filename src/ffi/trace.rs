@@ -1,4 +1,4 @@
-//! Section 11 of the header: the timeline.
+//! Section 14 of the header: the timeline.
 
 use super::abi::required_text;
 use super::guard::guard;

@@ -13,7 +13,7 @@
 //! range, so that others find something to steal (guided self-scheduling, Polychronopoulos and Kuck 1987, with a bound
 //! in time).
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use std::sync::OnceLock;
 
@@ -24,12 +24,6 @@ pub struct Chunk {
     pub begin: usize,
     /// One past the last.
     pub end: usize,
-}
-
-impl Chunk {
-    fn len(self) -> usize {
-        self.end - self.begin
-    }
 }
 
 /// Time that a chunk should take: far above the cost of a claim (about 0.1 µs), far below what a person or a
@@ -80,12 +74,14 @@ impl Range {
     }
 }
 
-/// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share, as long as it
-/// is not spread.
+/// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share, as long as it is
+/// not spread.
 pub struct Claims {
     first: Range,
-    /// The ranges of the other seats.
+    /// The ranges of the other seats, made when first needed.
     others: OnceLock<Box<[CachePadded<Range>]>>,
+    /// Written by a thread that is alone in the job, as those ranges are.
+    is_spread: AtomicBool,
     /// Picoseconds an item, averaged over the last chunks; 0 while nothing is known. Advisory: lost updates only
     /// make a chunk a little larger or smaller.
     pace: AtomicU64,
@@ -103,12 +99,19 @@ impl Claims {
         Claims {
             first: Range::new(0, n_items.div_ceil(1 << unit) as u64),
             others: OnceLock::new(),
+            is_spread: AtomicBool::new(false),
             pace: AtomicU64::new(0),
             n_items,
             n_jobs,
             batch_size,
             unit,
         }
+    }
+
+    /// The same for other items, once the job is over.
+    pub(super) fn renew(&mut self, n_items: usize, batch_size: usize) {
+        let others = std::mem::take(&mut self.others);
+        *self = Claims { others, ..Claims::new(n_items, self.n_jobs, batch_size) };
     }
 
     /// Gives each seat a part, by the only thread that is in the job so far. Not where the order in which items begin was
@@ -120,10 +123,19 @@ impl Claims {
             return;
         }
         let edge = |seat: u64| begin + ((end - begin) as u128 * seat as u128 / seats as u128) as u64;
-        let others = (1..seats).map(|seat| CachePadded::new(Range::new(edge(seat), edge(seat + 1))));
-        if self.others.set(others.collect()).is_ok() {
-            self.first.fill(begin, edge(1));
+        let others =
+            self.others.get_or_init(|| (1..seats).map(|_| CachePadded::new(Range::new(0, 0))).collect());
+        for (seat, range) in (1..seats).zip(others) {
+            range.fill(edge(seat), edge(seat + 1));
         }
+        self.first.fill(begin, edge(1));
+        self.is_spread.store(true, Ordering::Relaxed);
+    }
+
+    /// The other seats' ranges, where there is something in them.
+    fn others(&self) -> &[CachePadded<Range>] {
+        let others = if self.is_spread.load(Ordering::Relaxed) { self.others.get() } else { None };
+        others.map_or(&[], |others| others)
     }
 
     /// The next chunk for a seat, or `None` when all are taken. `stolen` hears whose it was, if not the seat's own.
@@ -142,7 +154,7 @@ impl Claims {
     }
 
     fn other(&self, seat: usize) -> Option<&Range> {
-        self.others.get()?.get(seat.checked_sub(1)?).map(|range| &**range)
+        self.others().get(seat.checked_sub(1)?).map(|range| &**range)
     }
 
     fn take_front(&self, range: &Range, size: impl Fn(usize) -> usize) -> Option<Chunk> {
@@ -156,8 +168,7 @@ impl Claims {
     /// Steals the back half of the fullest range in the nearest neighbourhood that has something, keeps it as its own, and
     /// claims from that.
     fn steal(&self, seat: usize, own: &Range, stolen: impl FnOnce(usize)) -> Option<Chunk> {
-        let others = self.others.get()?;
-        let seats = others.len() + 1;
+        let seats = self.others().len() + 1;
         let victim = |step: usize| {
             let number = (seat + step) % seats;
             Some((number, self.seat_range(number)?))
@@ -202,8 +213,7 @@ impl Claims {
 
     /// Whether all are taken, as far as one can see.
     pub fn is_empty(&self) -> bool {
-        let mut others = self.others.get().into_iter().flatten();
-        self.first.left() == 0 && others.all(|range| range.left() == 0)
+        self.first.left() == 0 && self.others().iter().all(|range| range.left() == 0)
     }
 
     fn size(&self, left: usize) -> usize {
@@ -212,7 +222,7 @@ impl Claims {
             (0, pace) => {
                 let wanted = usize::try_from(TARGET_NS * 1000 / pace).unwrap_or(usize::MAX);
                 // What is left is one seat's where the job is spread, and everybody's where it is not.
-                let sharers = if self.others.get().is_some() { 1 } else { self.n_jobs };
+                let sharers = if self.others().is_empty() { self.n_jobs } else { 1 };
                 wanted.min(left / (2 * sharers))
             }
             (batch, _) => batch,
@@ -221,11 +231,11 @@ impl Claims {
     }
 
     /// Learns from a chunk that ran.
-    pub fn took(&self, chunk: Chunk, nanoseconds: u64) {
-        if self.batch_size != 0 || chunk.len() == 0 {
+    pub fn took(&self, items: usize, nanoseconds: u64) {
+        if self.batch_size != 0 || items == 0 {
             return;
         }
-        let now = (nanoseconds.saturating_mul(1000) / chunk.len() as u64).max(1);
+        let now = (nanoseconds.saturating_mul(1000) / items as u64).max(1);
         let old = self.pace.load(Ordering::Relaxed);
         self.pace.store(if old == 0 { now } else { (old + now) / 2 }, Ordering::Relaxed);
     }
@@ -249,8 +259,8 @@ mod tests {
         (0..)
             .map_while(|turn| {
                 let chunk = claims.next(turn % claims.n_jobs, |_| {})?;
-                claims.took(chunk, chunk.len() as u64 * pace);
-                Some(chunk.len())
+                claims.took(chunk.end - chunk.begin, (chunk.end - chunk.begin) as u64 * pace);
+                Some(chunk.end - chunk.begin)
             })
             .collect()
     }
@@ -264,7 +274,7 @@ mod tests {
                 while let Some(chunk) = claims.next(3, |_| {}) {
                     assert_eq!(chunk.begin, at);
                     assert!(chunk.end > chunk.begin);
-                    claims.took(chunk, 1000);
+                    claims.took(chunk.end - chunk.begin, 1000);
                     at = chunk.end;
                 }
                 assert_eq!(at, n);
@@ -278,7 +288,7 @@ mod tests {
         for turn in 0.. {
             let Some(chunk) = claims.next(turns(turn), |_| {}) else { break };
             claimed[chunk.begin..chunk.end].iter_mut().for_each(|times| *times += 1);
-            claims.took(chunk, 1000 * chunk.len() as u64);
+            claims.took(chunk.end - chunk.begin, 1000 * (chunk.end - chunk.begin) as u64);
         }
         claimed
     }
@@ -314,7 +324,7 @@ mod tests {
         for n in [u32::MAX as usize, 1 << 32, (1 << 40) + 1, usize::MAX] {
             let claims = Claims::new(n, 2, 0);
             claims.spread();
-            let last = claims.others.get().unwrap()[0].take(|begin, _| (begin, begin)).unwrap();
+            let last = claims.others()[0].take(|begin, _| (begin, begin)).unwrap();
             let (first, last) = (claims.next(0, |_| {}).unwrap(), claims.chunk(last.1.1, last.0.1));
             assert_eq!(first.begin, 0);
             assert_eq!(last.end, n);
@@ -357,7 +367,9 @@ mod loom_tests {
             let claims = Arc::new(Claims::new(4, 2, 0));
             claims.spread();
             let claim_all = |claims: &Claims, seat| {
-                std::iter::from_fn(|| claims.next(seat, |_| {})).map(Chunk::len).sum::<usize>()
+                std::iter::from_fn(|| claims.next(seat, |_| {}))
+                    .map(|chunk| chunk.end - chunk.begin)
+                    .sum::<usize>()
             };
             let others = claims.clone();
             let other = loom::thread::spawn(move || claim_all(&others, 1));

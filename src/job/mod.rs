@@ -72,13 +72,10 @@ pub trait Task: Send + Sync {
     fn plural(&self) -> &'static str {
         "items"
     }
-
     /// What another process needs to run its items, or why it cannot.
     fn cargo(&self) -> Result<Cargo<'_>> {
-        Err(Error::new(
-            Status::ERR_TASK_NOT_PORTABLE,
-            "a call of this kind runs in its caller's process only",
-        ))
+        let why = "a call of this kind runs in its caller's process only";
+        Err(Error::new(Status::ERR_TASK_NOT_PORTABLE, why))
     }
 
     /// The inputs of a chunk; `None` where there are none. Those of a map of bytes are packed for the way.
@@ -129,11 +126,10 @@ pub trait Surroundings: Send + Sync {
     /// Leaves, on the same thread.
     fn leave(&self, stay: Stay);
 
-    /// What a worker on `seat` of another process enters.
-    fn describe(&self, seat: usize) -> Around;
-
     /// As what it is, for the room that made it.
     fn as_any(&self) -> &dyn Any;
+    /// What a worker on `seat` of another process enters.
+    fn describe(&self, seat: usize) -> Around;
 }
 
 /// What a worker found on its thread when it entered, and puts back when it leaves.
@@ -189,6 +185,21 @@ const UNTIDY: u32 = 4;
 /// The job as a whole has failed, not only an item whose error is collected.
 const FAILED: u32 = 8;
 
+/// The task that made a call, if one did: its job, whose cancellation is ours, and its seat.
+pub type Parent = Option<(Arc<Job>, usize)>;
+
+/// The items of a call, and how to run them.
+pub struct Items {
+    /// The function with its arrays.
+    pub task: Box<dyn Task>,
+    /// How many there are.
+    pub n_items: usize,
+    /// How to run them.
+    pub rules: Rules,
+    /// Who wants to hear of progress.
+    pub progress: Option<Progress>,
+}
+
 /// What makes a [`Job`].
 pub struct Plan {
     /// The items.
@@ -201,8 +212,8 @@ pub struct Plan {
     pub rules: Rules,
     /// What workers enter.
     pub around: Arc<dyn Surroundings>,
-    /// The task that made this call, with its seat: its cancellation is ours.
-    pub parent: Option<(Arc<Job>, usize)>,
+    /// The task that made this call.
+    pub parent: Parent,
     /// Who wants to hear of progress.
     pub progress: Option<Progress>,
 }
@@ -281,15 +292,10 @@ impl Job {
 
     /// A job that is over, made ready for other items with the same workers and surroundings, unless somebody else still has
     /// it.
-    pub fn again(
-        mut self: Arc<Self>,
-        task: Box<dyn Task>,
-        n_items: usize,
-        rules: Rules,
-        progress: Option<Progress>,
-    ) -> std::result::Result<Arc<Job>, (Box<dyn Task>, Option<Progress>)> {
-        let Some(job) = Arc::get_mut(&mut self) else { return Err((task, progress)) };
+    pub fn again(mut self: Arc<Self>, items: Items) -> std::result::Result<Arc<Job>, Items> {
+        let Some(job) = Arc::get_mut(&mut self) else { return Err(items) };
         let plan = &mut job.plan;
+        let Items { task, n_items, rules, progress } = items;
         (plan.task, plan.n_items, plan.rules, plan.progress) = (task, n_items, rules, progress);
         job.begin_anew();
         Ok(self)
@@ -302,12 +308,12 @@ impl Job {
 
     /// Puts back what a map has left, but for what it gives back itself.
     fn begin_anew(&mut self) {
-        let Job { plan, number, begun, watched, flags, claims, seats: _, clock, done, failed, .. } = self;
+        let Job { plan, number, begun, watched, flags, claims, clock, done, failed, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
         *watched = plan.is_watched();
         *flags.get_mut() = 0;
-        *claims = Claims::new(plan.n_items, plan.n_jobs, batch_size(plan));
+        claims.renew(plan.n_items, batch_size(plan));
         *clock = Clock::new(plan.n_jobs, plan.rules.timeout);
         *done.get_mut() = 0;
         *failed.get_mut() = 0;

@@ -137,7 +137,7 @@ impl Job {
         let ran = reply.ran as usize;
         self.plan.task.store(chunk.begin, reply.outputs);
         self.take_statuses(Chunk { end: chunk.begin + ran, ..chunk }, reply);
-        self.claims.took(Chunk { end: chunk.begin + ran, ..chunk }, reply.nanoseconds);
+        self.claims.took(ran, reply.nanoseconds);
         self.tell();
         // The worker stopped early without a failure of its own: it was asked to.
         if !self.is_stopped() {

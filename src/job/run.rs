@@ -112,7 +112,7 @@ impl Job {
             self.run_chunk(&seat, chunk);
             if let Some(begin) = &mut time {
                 let end = ticks();
-                self.claims.took(chunk, nanoseconds(end.saturating_sub(*begin)));
+                self.claims.took(chunk.end - chunk.begin, nanoseconds(end.saturating_sub(*begin)));
                 *begin = end;
             }
         }
@@ -174,7 +174,7 @@ impl Job {
         let begin = self.claims.is_adaptive().then(ticks);
         self.run_chunk(seat, chunk);
         if let Some(begin) = begin {
-            self.claims.took(chunk, nanoseconds(ticks().saturating_sub(begin)));
+            self.claims.took(chunk.end - chunk.begin, nanoseconds(ticks().saturating_sub(begin)));
         }
     }
 

@@ -4,9 +4,9 @@ use super::beds::{ANYTHING, Beds};
 use super::slot::{Branch, MOST_WORKERS, SharedBranch};
 use super::worker::{Frames, Here, Loot, Worker};
 use super::{Failure, Hooks};
-use crate::backends::threading;
 use crate::call::{self, Request, Wishes};
 use crate::context;
+use crate::fork;
 use crate::job::{Chunk, Rules, Task};
 use crate::status::{Result, Status};
 use crate::sync::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ pub fn open(hooks: &'static Hooks, a: Branch, b: Branch) -> Result<Option<Failur
         outcome: OnceLock::new(),
         over: AtomicBool::new(false),
         workers: (0..workers).map(|_| OnceLock::new()).collect(),
-        forks: threading::forks(),
+        forks: fork::generation(),
     });
     let ran = call::run(Request {
         task: Box::new(Roles(region.clone())),
@@ -127,7 +127,7 @@ impl Region {
     /// Whether this process is a forked child: the region's other workers did not come along, and the locks of its beds
     /// may have stayed locked.
     pub(super) fn is_abandoned(&self) -> bool {
-        threading::forks() != self.forks
+        fork::generation() != self.forks
     }
 
     pub(super) fn n_workers(&self) -> usize {

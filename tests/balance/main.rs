@@ -39,7 +39,7 @@ fn simulate(load: &Load, workers: usize, begins: impl Fn(usize) -> u64) -> Outco
     let mut done = 0;
     while let Some(Reverse((now, worker))) = clocks.pop() {
         if let Some(chunk) = running[worker].take() {
-            claims.took(chunk, CLAIM_NS + load.cost(chunk.begin, chunk.end));
+            claims.took(chunk.end - chunk.begin, CLAIM_NS + load.cost(chunk.begin, chunk.end));
             done += chunk.end - chunk.begin;
         }
         outcome.makespan = outcome.makespan.max(now);

@@ -23,7 +23,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "context",
             "registry",
             "job",
-            "join",
             "backends",
             "backends/*",
             "limits",
@@ -32,6 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "shared",
             "tasks",
             "worker",
+            "join",
         ],
     ),
     // What runs the chunks that come from another process.

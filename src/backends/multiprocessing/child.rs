@@ -133,7 +133,7 @@ impl Worker<'_> {
         }
         self.tell_done(untold, chunk.end);
         slot.running.store(0, Ordering::Relaxed);
-        self.board.claims.took(chunk, now() - begin);
+        self.board.claims.took(chunk.end - chunk.begin, now() - begin);
         true
     }
 

@@ -4,7 +4,7 @@
 //! later it leaves it on the board. It works itself, then takes back what nobody began and waits for those who did. Only
 //! [`lend`] hands the address out, and it does not return before nobody has it: that is why threads may follow it.
 //!
-//! **A mailbox** is one word. Its owner alone moves it from BUSY to IDLE and from IDLE to ASLEEP. A caller moves IDLE or
+//! **A mailbox** is one word. Its owner alone moves it from BUSY to IDLE, and between IDLE and ASLEEP. A caller moves IDLE or
 //! ASLEEP to its errand (Release: what the errand shows is written before), and takes it back by moving the errand to what was
 //! there. The owner begins an errand by moving it to BUSY (Acquire). All but the first are compare-and-swap on the
 //! same word, so of the caller who takes back and the owner who begins one wins, and both know who. The same address
@@ -175,6 +175,18 @@ impl Mailbox {
     pub(super) fn fall_asleep(&self) {
         let _ = self.word.compare_exchange(IDLE, ASLEEP, Ordering::Release, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+    }
+
+    /// The owner, asleep, will not park after all, unless there is mail. It has to look at the board, as before: who found
+    /// the word between two states may have counted on nobody here.
+    pub(super) fn wake_up(&self) {
+        let _ = self.word.compare_exchange(ASLEEP, IDLE, Ordering::Release, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the owner is parked, or about to park.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.word.load(Ordering::Relaxed) == ASLEEP
     }
 
     /// The owner has something else to do; false if there is mail, which it has to take first.

@@ -3,6 +3,7 @@
 
 use super::board::{Board, Order};
 use super::cell::{self, Lender, Mail, Visits};
+use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use loom::sync::Arc;
 struct Pool {
     slots: Slots,
     board: Board,
+    phases: Phases,
     over: AtomicBool,
 }
 
@@ -37,7 +39,12 @@ impl Lender for Arc<Pool> {
 }
 
 fn pool(threads: usize) -> (Arc<Pool>, Vec<loom::thread::JoinHandle<()>>) {
-    let pool = Arc::new(Pool { slots: Slots::new(), board: Board::new(), over: AtomicBool::new(false) });
+    let pool = Arc::new(Pool {
+        slots: Slots::new(),
+        board: Board::new(),
+        phases: Phases::new(),
+        over: AtomicBool::new(false),
+    });
     (0..threads).for_each(|number| assert!(pool.slots.make(number).is_some()));
     let live = |number| {
         let pool = pool.clone();
@@ -60,7 +67,7 @@ fn live(pool: &Pool, number: usize) {
             }
         }
         let more = || pool.board.wants() || pool.over.load(Ordering::Acquire);
-        match slot.wait(&mut spin, more, || None) {
+        match slot.wait(&mut spin, more, || pool.phases.keep_awake(number), || None) {
             Wakeup::Mail(Mail::Visit(visit)) => visit.run(number, &pool.slots),
             _ if pool.over.load(Ordering::Acquire) && !pool.board.wants() => return,
             _ => {}
@@ -130,5 +137,35 @@ fn loom_a_submitted_job_is_found() {
         }
         end(&pool, threads);
         assert_eq!(ran.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// A phase may begin while a thread falls asleep: it is awake then, or soon.
+#[test]
+fn loom_no_thread_sleeps_through_a_phase() {
+    check(2, || {
+        let (pool, threads) = pool(1);
+        pool.phases.begin(1, 1);
+        pool.slots.wake(1);
+        while !pool.slots.iter().all(|slot| slot.mail.is_idle()) {
+            loom::thread::yield_now();
+        }
+        assert!(pool.phases.end(1));
+        end(&pool, threads);
+    });
+}
+
+/// Calls during a phase, whose end may be seen at any moment.
+#[test]
+fn loom_a_loan_in_a_phase_is_back_when_lend_returns() {
+    check(2, || {
+        let (pool, threads) = pool(1);
+        pool.phases.begin(1, 1);
+        pool.slots.wake(1);
+        let work = AtomicUsize::new(0);
+        let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let visits = cell::lend(&pool, 1, &help, || assert!(pool.phases.end(1)));
+        assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
+        end(&pool, threads);
     });
 }

@@ -11,12 +11,13 @@ mod cell;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod params;
+mod phases;
 mod pool;
 mod slots;
 mod spin;
 
 pub use params::{malformed_variables, variables};
-pub use pool::{forget_after_fork, forks, shutdown, spawn};
+pub use pool::{begin_phase, end_phase, forget_after_fork, shutdown, spawn};
 
 use super::{Backend, OpenRequest, Session};
 use crate::cpu::Pins;

@@ -3,9 +3,12 @@
 use super::board::{Board, Order, Run};
 use super::cell::{self, Leaked, Lender, Mail, Visits};
 use super::params;
+use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
 use crate::cpu::{Birth, SignalsBlocked};
+use crate::fork;
+use crate::scope::{self, Token};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,8 +21,6 @@ pub(super) const MAX_THREADS: usize = Slots::MAX;
 const SPARE_IDLE: Duration = Duration::from_secs(5);
 
 static POOL: Leaked<Pool> = Leaked::new();
-/// Forks that this process is a child of, counted in the child.
-static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     /// The slot of a pool thread.
@@ -29,6 +30,7 @@ thread_local! {
 pub(super) struct Pool {
     slots: Slots,
     board: Board,
+    phases: Phases,
     threads: Mutex<Threads>,
     /// A thread has ended.
     ended: Condvar,
@@ -52,6 +54,7 @@ fn pool() -> &'static Pool {
     POOL.get_or_make(|| Pool {
         slots: Slots::new(),
         board: Board::new(),
+        phases: Phases::new(),
         threads: Mutex::default(),
         ended: Condvar::new(),
         starting: AtomicUsize::new(0),
@@ -65,11 +68,6 @@ pub(super) fn lend(places: usize, work: &(dyn Fn(usize) + Sync), body: impl FnOn
     cell::lend(&pool(), places, work, body)
 }
 
-/// How many forks this process is a child of. Who finds it changed has lost the threads that it knew.
-pub fn forks() -> u32 {
-    FORKS.load(Ordering::Relaxed)
-}
-
 /// Runs `work` on a pool thread; false if there is none, and none can be started.
 pub fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
     let pool = pool();
@@ -79,11 +77,30 @@ pub fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
     pool.lock().alive.iter().any(Option::is_some) || pool.board.take_back(number).is_none()
 }
 
+/// Begins a phase: as many threads as a map of `workers` would ask for stay awake until it ends. Starts and wakes those
+/// that do not run yet, as far as the system lets it.
+pub fn begin_phase(workers: usize) -> Token {
+    let token = scope::issue();
+    let helpers = workers.saturating_sub(1).min(MAX_THREADS);
+    // A thread of the pool that begins one is no helper of its own.
+    let threads = helpers + usize::from(OWN.get().is_some_and(|own| own < helpers));
+    let pool = pool();
+    pool.phases.begin(token, threads);
+    pool.slots.wake(threads);
+    let _ = (pool.free_threads()..helpers).all(|_| pool.start_thread());
+    token
+}
+
+/// Ends a phase that this process has begun; false if it is not open.
+pub fn end_phase(token: Token) -> bool {
+    POOL.get().is_some_and(|pool| pool.phases.end(token))
+}
+
 /// Whether a whole map that takes so many nanoseconds had better be run by its caller alone: with a helper awake, if it takes
 /// less than what handing over costs both sides; else, than what waking one costs the caller, and the time until it is
 /// there. Measured on 2 virtual CPUs.
 pub(super) fn is_quick(nanoseconds: u64) -> bool {
-    const AWAKE: u64 = 5_000;
+    const AWAKE: u64 = 2_500;
     const ASLEEP: u64 = 30_000;
     let is_awake = |pool: &Pool| pool.slots.iter().take(8).any(|slot| slot.mail.is_idle());
     nanoseconds < AWAKE || (nanoseconds < ASLEEP && !POOL.get().is_some_and(is_awake))
@@ -110,7 +127,7 @@ impl Lender for &'static Pool {
     }
 
     fn forks(&self) -> u32 {
-        FORKS.load(Ordering::Relaxed)
+        fork::generation()
     }
 }
 
@@ -157,6 +174,13 @@ impl Pool {
         true
     }
 
+    /// How many threads are in nobody's work.
+    fn free_threads(&self) -> usize {
+        let threads = self.lock();
+        let alive = threads.alive.iter().zip(self.slots.iter()).filter(|(since, _)| since.is_some());
+        alive.filter(|(_, slot)| !slot.working.load(Ordering::Relaxed)).count()
+    }
+
     /// The life of a pool thread.
     fn live(&'static self, number: usize, shutdowns: u32) {
         let Some(slot) = self.slots.get(number) else { return };
@@ -170,7 +194,8 @@ impl Pool {
         self.starting.fetch_sub(1, Ordering::Relaxed);
         loop {
             let patience = || (number >= self.stays()).then_some(SPARE_IDLE);
-            match slot.wait(&mut spin, || self.board.wants() || is_over(), patience) {
+            let more = || self.board.wants() || is_over();
+            match slot.wait(&mut spin, more, || self.phases.keep_awake(number), patience) {
                 Wakeup::Mail(Mail::Visit(visit)) => {
                     slot.working.store(true, Ordering::Relaxed);
                     visit.run(number, &self.slots);
@@ -181,6 +206,9 @@ impl Pool {
             }
             self.serve_board(number);
         }
+        // What was on the board before the end is done now, be it a job that its waiter has long run himself: a new thread for
+        // it would outlive a shutdown. For what comes later one is started below.
+        self.serve_board(number);
         std::mem::forget(guard);
         self.lock().alive[number] = None;
         self.ended.notify_all();
@@ -247,5 +275,4 @@ pub fn shutdown() {
 /// makes a new pool.
 pub fn forget_after_fork() {
     POOL.forget();
-    FORKS.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,7 +1,8 @@
 //! A slot for each pool thread: its mailbox, and how it waits there.
 //!
 //! An idle thread stays awake for a while, so that calls in quick succession find it without a trip through the
-//! kernel, then parks. It spins on its own mailbox, which nobody else touches until there is mail.
+//! kernel, then parks, unless a phase keeps it awake. It spins on its own mailbox, which nobody else touches until there is
+//! mail, and looks now and then at the word of the phases, which hardly ever changes.
 
 use super::cell::{Mail, Mailbox};
 use super::spin::Spin;
@@ -43,12 +44,14 @@ impl Slot {
         self.thread().iter().for_each(Thread::unpark);
     }
 
-    /// Waits, idle, until there is mail or `more` says that there is something else to do. `patience` is asked before the thread
-    /// parks: after that time it waited in vain.
+    /// Waits, idle, until there is mail or `more` says that there is something else to do. The thread does not park while
+    /// `stay_awake` holds; once it does not, who makes it hold again unparks the thread. `patience` is asked before it parks:
+    /// after that time it waited in vain.
     pub(super) fn wait(
         &self,
         spin: &mut Spin,
         more: impl Fn() -> bool,
+        stay_awake: impl Fn() -> bool,
         patience: impl Fn() -> Option<Duration>,
     ) -> Wakeup {
         self.mail.become_idle();
@@ -59,10 +62,11 @@ impl Slot {
             }
             match self.mail.take() {
                 Mail::Idle => {
-                    if !spin.wait(|| !self.mail.is_idle()) {
+                    if !spin.wait(|| !self.mail.is_idle(), &stay_awake) {
                         self.mail.fall_asleep();
                     }
                 }
+                Mail::Asleep if stay_awake() => self.mail.wake_up(),
                 Mail::Asleep => {
                     if !rest(patience()) && self.mail.become_busy() {
                         return Wakeup::TimedOut;
@@ -147,6 +151,11 @@ impl Slots {
             }
         }
         missing
+    }
+
+    /// Has those of the first `count` threads that sleep look around.
+    pub(super) fn wake(&self, count: usize) {
+        self.iter().take(count).filter(|slot| slot.mail.is_asleep()).for_each(Slot::unpark);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {

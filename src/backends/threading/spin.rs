@@ -4,8 +4,12 @@
 //! learns: where calls came in gaps that it could have spun through, it spins through the next one. Whoever else
 //! wants the CPU goes first: if giving way once takes long, the thread sleeps at once. Where the user has named a time
 //! (`spin_us`), it is that time and no less.
+//!
+//! A phase keeps a thread awake beyond its time. It gives way again and again then, so that whoever else wants the CPU
+//! has most of it.
 
 use super::params;
+use crate::sync::yield_now;
 use std::time::{Duration, Instant};
 
 /// What a wake-up costs, measured on 2 virtual CPUs: 23-27 µs until the woken thread answers.
@@ -46,17 +50,22 @@ impl Spin {
         if self.gap * 2 <= MOST { (self.gap * 2).max(LEAST) } else { LEAST }
     }
 
-    /// Spins until `found`; false when it is time to sleep.
-    pub(super) fn wait(&self, found: impl Fn() -> bool) -> bool {
+    /// Spins until `found`; false when it is time to sleep, which it never is while `stay_awake` holds.
+    pub(super) fn wait(&self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
         if cfg!(loom) {
-            return false;
+            // There is no time: a thread sleeps at once, or leaves the others a turn.
+            let stays = stay_awake();
+            if stays {
+                yield_now();
+            }
+            return stays;
         }
         let asked = params::spin();
         let budget = asked.unwrap_or_else(|| self.budget());
-        if budget.is_zero() {
+        if budget.is_zero() && !stay_awake() {
             return false;
         }
-        let mut gave_way = false;
+        let mut gave_way = Duration::ZERO;
         loop {
             for _ in 0..LOOKS {
                 if found() {
@@ -65,13 +74,14 @@ impl Spin {
                 std::hint::spin_loop();
             }
             let awake = self.idle_since.elapsed();
-            if awake > budget {
+            let stays = stay_awake();
+            if awake > budget && !stays {
                 return false;
             }
-            if !gave_way && awake > GIVE_WAY {
-                gave_way = true;
-                std::thread::yield_now();
-                if asked.is_none() && self.idle_since.elapsed() > awake + CROWDED {
+            if (stays || gave_way.is_zero()) && awake > gave_way + GIVE_WAY {
+                yield_now();
+                gave_way = self.idle_since.elapsed();
+                if asked.is_none() && !stays && gave_way > awake + CROWDED {
                     return found();
                 }
             }
