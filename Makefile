@@ -3,7 +3,7 @@
 #   make demo      build, install under build/, and run the demo
 #   make test      everything that must pass
 #   make bench     measure against other runtimes, write benches/results (about 6 minutes, on a machine at rest)
-#   make bench-processes   worker processes against Python's fork pool and R's mclapply (half a minute)
+#   make bench-processes   its last part: worker processes against Python's fork pool, loky, joblib and R's mclapply (a minute)
 #   make check     formats, lints, and that the header, symbols and versions agree
 #   make install   PREFIX=/usr/local (DESTDIR is respected)
 #   make header    generate include/parallel_backend.h after a change in src/ffi
@@ -110,10 +110,11 @@ test-bench:
 bench: setup-bench build/benches
 	$(stage) "benchmark"
 	.venv/bin/python -B benches/run $(BENCH)
+	$(if $(BENCH),,$(MAKE) bench-processes)
 
-bench-processes: local-install
+bench-processes: setup-bench local-install
 	$(stage) "worker processes"
-	benches/processes/run
+	.venv/bin/python -B benches/processes/run
 
 build/benches: local-install
 	cmake -S benches -B $@ -DCMAKE_PREFIX_PATH=$(prefix) >build/benches.log || { cat build/benches.log; exit 1; }
