@@ -38,10 +38,14 @@ static int32_t multiply_once(void *ctx, size_t index, const void *input, void *o
     return differ;
 }
 
+/* Serial OpenBLAS as Debian builds it has no locks: two plain threads that multiply at the same time get
+ * wrong products now and then, in some products of a thousand. It is safe on one thread at a time only. */
+static int workers(void) { return is_serial() ? 1 : 2; }
+
 static pb_status multiply_in_tasks(int inner_max_num_threads) {
     pb_map_options options = {.struct_size = sizeof options, .batch_size = 1};
     pb_scope scope = 0;
-    CHECK_OK(pb_push_backend("threading", 2, inner_max_num_threads, NULL, &scope));
+    CHECK_OK(pb_push_backend("threading", workers(), inner_max_num_threads, NULL, &scope));
     pb_status status = pb_parallel_map(multiply_once, NULL, task_count(), NULL, 0, NULL, 0, &options);
     CHECK_OK(pb_pop_backend(scope));
     return status;
@@ -60,7 +64,7 @@ TEST(products_in_tasks_are_those_of_a_plain_loop) {
 }
 
 TEST(so_are_they_in_tasks_of_tasks) {
-    pb_map_options options = {.struct_size = sizeof options, .n_jobs = 2, .batch_size = 1};
+    pb_map_options options = {.struct_size = sizeof options, .n_jobs = workers(), .batch_size = 1};
     CHECK_OK(pb_parallel_map(multiply_in_inner_tasks, NULL, 2, NULL, 0, NULL, 0, &options));
     CHECK_INT(count_of(ORIGINAL), library.get());
 }
