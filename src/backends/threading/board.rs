@@ -40,9 +40,14 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many are wanted.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody is wanted.
     pub(super) fn wants(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) > 0
+        self.wanted() > 0
     }
 
     /// Leaves an errand for threads that become idle.

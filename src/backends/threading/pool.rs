@@ -34,7 +34,7 @@ pub(super) struct Pool {
     threads: Mutex<Threads>,
     /// A thread has ended.
     ended: Condvar,
-    /// Threads that were started and have not looked at the board yet.
+    /// Threads that were started and do not run yet.
     starting: AtomicUsize,
     /// Shutdowns so far: a thread of an earlier time ends.
     shutdowns: AtomicU32,
@@ -121,8 +121,10 @@ impl Lender for &'static Pool {
 
     fn want_threads(&self, places: usize) {
         let missing = self.slots.ask_idle(places);
-        // A place is only worth while to take: who is about to look will do.
-        let missing = missing.saturating_sub(self.starting.load(Ordering::Relaxed));
+        // Each place has a thread of its own that will look for it, and so has all else on the board; those that start have not
+        // looked yet.
+        let starting = self.starting.load(Ordering::SeqCst);
+        let missing = missing.min(self.board.wanted().saturating_sub(starting));
         let _ = (0..missing).all(|_| self.start_thread());
     }
 
@@ -190,8 +192,9 @@ impl Pool {
         let guard = AbortOnUnwind;
         let mut spin = Spin::new();
         let is_over = || self.shutdowns.load(Ordering::Relaxed) != shutdowns;
+        // Before it looks: from then on it may be busy for long.
+        self.starting.fetch_sub(1, Ordering::SeqCst);
         self.serve_board(number);
-        self.starting.fetch_sub(1, Ordering::Relaxed);
         loop {
             let patience = || (number >= self.stays()).then_some(SPARE_IDLE);
             let more = || self.board.wants() || is_over();
