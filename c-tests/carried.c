@@ -164,14 +164,34 @@ TEST(a_cancel_is_for_one_call) {
     CHECK_INT(3, begun);
 }
 
-TEST(no_job_has_no_call) {
-    CHECK_INT(0, pb_job_call(NULL));
-    CHECK_TEXT("job is NULL");
+static int32_t own_share(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input;
+    *(int64_t *)output = pb_effective_n_jobs(-1);
+    return 0;
 }
 
 static pb_status run_simply(struct fake *fake, pb_job *job) {
     (void)fake;
     return carry_all(job);
+}
+
+TEST(a_worker_says_how_many_of_its_own_cpus_a_task_has) {
+    int64_t outputs[N];
+    CHECK_OK(map_with(run_simply, own_share, NULL, 0, outputs));
+    const int64_t callers = outputs[0];
+    CHECK_OK(pb_worker_set_cpus(7));
+    CHECK_OK(map_with(run_simply, own_share, NULL, 0, outputs));
+    CHECK_INT(7, outputs[0]);
+    CHECK_OK(pb_worker_set_cpus(0));
+    CHECK_OK(map_with(run_simply, own_share, NULL, 0, outputs));
+    CHECK_INT(callers, outputs[0]);
+    CHECK_STATUS(pb_worker_set_cpus(-1), PB_ERR_INVALID_ARGUMENT);
+    CHECK_TEXT("cpus is -1");
+}
+
+TEST(no_job_has_no_call) {
+    CHECK_INT(0, pb_job_call(NULL));
+    CHECK_TEXT("job is NULL");
 }
 
 static void copy_file(const char *from, const char *to) {
@@ -212,6 +232,7 @@ int main(void) {
     RUN(a_chunk_whose_ctx_nobody_brought_says_so);
     RUN(no_ctx_needs_not_be_brought);
     RUN(a_cancel_is_for_one_call);
+    RUN(a_worker_says_how_many_of_its_own_cpus_a_task_has);
     RUN(no_job_has_no_call);
     RUN(a_task_is_found_in_a_copy_of_its_library);
     RUN(a_library_that_cannot_be_loaded_is_named_with_the_loaders_text);

@@ -827,6 +827,13 @@ void pb_worker_drop_ctx(uint64_t call);
 /// are remembered.
 void pb_worker_cancel_call(uint64_t call);
 
+/// In the other process, on a machine that is not the caller's: how many of its CPUs the tasks of each chunk own, for maps
+/// inside them and for BLAS and OpenMP. Usually the machine's CPUs divided by how many chunks run there at once. An inner limit
+/// that the caller has set stays. 0, and so it is at first: the share that they have where the map was called.
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT for a number below 0.
+pb_status pb_worker_set_cpus(int32_t cpus);
+
 /// In the other process: loads a library, for good, that has tasks. Chunks whose task lies in the same build of it find it
 /// there, whatever its path is in the process that calls.
 ///

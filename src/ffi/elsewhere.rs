@@ -8,8 +8,8 @@ use super::job::job;
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
 #[cfg(not(target_os = "linux"))]
-use crate::status::{Error, Status};
-use crate::status::{Result, pb_status};
+use crate::status::Status;
+use crate::status::{Error, Result, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
 use std::ffi::{CStr, c_char, c_void};
@@ -273,6 +273,24 @@ pub extern "C" fn pb_worker_drop_ctx(call: u64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_worker_cancel_call(call: u64) {
     worker::cancel_call(call);
+}
+
+/// In the other process, on a machine that is not the caller's: how many of its CPUs the tasks of each chunk own, for maps
+/// inside them and for BLAS and OpenMP. Usually the machine's CPUs divided by how many chunks run there at once. An inner limit
+/// that the caller has set stays. 0, and so it is at first: the share that they have where the map was called.
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT for a number below 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn pb_worker_set_cpus(cpus: i32) -> pb_status {
+    guard(|| {
+        if cpus < 0 {
+            return Err(Error::invalid(format!(
+                "cpus is {cpus}: it is 1 or more, or 0 for the caller's share"
+            )));
+        }
+        worker::set_cpus(cpus);
+        Ok(())
+    })
 }
 
 /// In the other process: loads a library, for good, that has tasks. Chunks whose task lies in the same build of it find it

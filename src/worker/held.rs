@@ -1,9 +1,10 @@
 //! What a worker process holds for calls whose chunks come one by one, in messages: each call's ctx, and whether it was
-//! cancelled. A call is known by a random number that its caller gave it.
+//! cancelled. A call is known by a random number that its caller gave it. And what CPUs of this machine a chunk has.
 
+use crate::message::Around;
 use crate::status::{Error, Result};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many cancelled calls are remembered: a chunk that comes later than so many other cancels runs in vain, no worse.
@@ -59,6 +60,23 @@ pub(super) fn ctx(call: u64, size: u64) -> Result<usize> {
         None => Err(Error::invalid(
             "the chunk's ctx is not in its message, and not in this worker: pb_worker_put_ctx first",
         )),
+    }
+}
+
+/// CPUs of a chunk's tasks where this worker says so; 0: as many as its caller's share has.
+static CPUS: AtomicI32 = AtomicI32::new(0);
+
+/// From now on each chunk has so many CPUs of this machine, whatever its caller's machine is like.
+pub fn set_cpus(cpus: i32) {
+    CPUS.store(cpus, Ordering::Relaxed);
+}
+
+/// The share of a chunk's tasks in this process.
+pub(super) fn at_home(around: &Around) -> Around {
+    match CPUS.load(Ordering::Relaxed) {
+        0 => around.clone(),
+        cpus if around.limit_is_exact => Around { cpus, ..around.clone() },
+        cpus => Around { cpus, limit: cpus, ..around.clone() },
     }
 }
 

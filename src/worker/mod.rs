@@ -14,7 +14,7 @@ mod memory;
 pub mod serve;
 
 pub use cancel::{Ticket, cancel_all};
-pub use held::{cancel_call, drop_ctx, fork_guard, put_ctx};
+pub use held::{cancel_call, drop_ctx, fork_guard, put_ctx, set_cpus};
 pub use items::BytesCall;
 
 use crate::context::TaskSurroundings;
@@ -120,7 +120,7 @@ impl Worker {
             Buffer::output(&request.outputs, request.items() * request.output_size as usize, &*surface)?,
         ];
         let items = Arc::new(Items::new(address, request, buffers, surface)?);
-        let around = TaskSurroundings::from_outside(&request.around);
+        let around = TaskSurroundings::from_outside(&held::at_home(&request.around));
         let limit = around.limit(0);
         // Loading the task may have brought native libraries along: the limit comes after it.
         self.limit(limit);
