@@ -18,7 +18,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors, which are nobody else's once made.
     unsafe {
-        if libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) != 0 {
+        if libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) != 0
+        {
             return Err(io::Error::last_os_error());
         }
         Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
@@ -157,7 +158,7 @@ mod tests {
         send(one.as_fd(), &[b"first"], None, PATIENCE).unwrap();
         send(one.as_fd(), &[b"sec", b"ond"], Some(file.as_fd()), PATIENCE).unwrap();
         drop(one);
-        let (mut bytes, mut files) = (Vec::new(), Vec::new());
+        let (mut bytes, mut files) = (Vec::<u8>::new(), Vec::new());
         loop {
             let mut some = [0; 4];
             let (count, file) = receive(other.as_fd(), &mut some).unwrap();

@@ -213,8 +213,12 @@ impl Bridge {
                 ),
                 _ => format!("the bridge to {} cannot be reached: {error}", self.params.kind.name()),
             };
+            let is_dead = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
             let error = Error::new(Status::ERR_WORKER_LOST, why);
-            self.state().broken.get_or_insert(error.clone());
+            // Of a bridge that is dead the thread hears by itself, and will say more.
+            if !is_dead {
+                self.state().broken.get_or_insert(error.clone());
+            }
             self.bell.ring();
             error
         })
@@ -280,7 +284,7 @@ impl Bridge {
         if sent.is_ok() {
             let library = tasks::own_library().unwrap_or_default();
             let hello = Hello {
-                engine: self.params.engine_name(),
+                engine: self.params.engine_name,
                 version: env!("CARGO_PKG_VERSION"),
                 library: &library.to_string_lossy(),
                 options: &self.params.options,
@@ -291,8 +295,8 @@ impl Bridge {
         Ok((child, Tail::new(read)))
     }
 
-    /// Reads until the session is over. `Ok(true)`: we have asked for it; `Ok(false)`: the stream has ended.
-    fn listen(&self, child: &Child, tail: &mut Tail) -> Result<bool> {
+    /// Reads until the session is over. An error is ours: we end it.
+    fn listen(&self, child: &Child, tail: &mut Tail) -> Result<End> {
         let (mut decoder, mut asked) = (Decoder::default(), None);
         let start = Instant::now() + self.params.start + START_MARGIN;
         loop {
@@ -303,9 +307,11 @@ impl Bridge {
             let ready = Bell::wait(Some(&self.bell), others.into_iter().flatten(), most);
             tail.read();
             let has_ended = child.descriptor().is_some_and(|descriptor| ready.contains(&descriptor));
-            let is_open = self.read(&mut decoder, tail)?;
-            if !is_open || has_ended {
-                return Ok(asked.is_some());
+            match self.read(&mut decoder, tail)? {
+                Some(Heard::Fatal(error)) => return Ok(End::Fatal(error)),
+                Some(Heard::End) => return Ok(if asked.is_some() { End::Asked } else { End::Died }),
+                None if has_ended => return Ok(if asked.is_some() { End::Asked } else { End::Died }),
+                None => {}
             }
         }
     }
@@ -338,23 +344,26 @@ impl Bridge {
         }
     }
 
-    /// Takes what has come. False at the end of the stream.
-    fn read(&self, decoder: &mut Decoder, tail: &mut Tail) -> Result<bool> {
+    /// Takes what has come, and says what of it ends the session.
+    fn read(&self, decoder: &mut Decoder, tail: &mut Tail) -> Result<Option<Heard>> {
         let mut bytes = vec![0; 1 << 16];
         // A bridge that never stops talking must not keep us from looking around.
         for _ in 0..256 {
             match stream::receive(self.socket.as_fd(), &mut bytes) {
-                Ok((0, _)) => return Ok(false),
+                Ok((0, _)) => return Ok(Some(Heard::End)),
                 Ok((count, file)) => decoder.feed(&bytes[..count], file),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 // It died with bytes of ours unread.
-                Err(_) => return Ok(false),
+                Err(_) => return Ok(Some(Heard::End)),
             }
             while let Some((call, word)) = decoder.next_word()? {
-                self.hear(call, word, tail)?;
+                match word {
+                    Word::Fatal(error) => return Ok(Some(Heard::Fatal(error))),
+                    word => self.hear(call, word, tail)?,
+                }
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Puts what was said where it belongs.
@@ -364,7 +373,7 @@ impl Bridge {
             Word::Lost(lost) => Event::Lost(lost),
             Word::Failed(error) => Event::Failed(error),
             Word::Cancelled(running, workers) => Event::Cancelled(running, workers),
-            Word::Fatal(error) => return Err(error),
+            Word::Fatal(error) => Event::Failed(error),
             Word::Log(level, text) => {
                 tail.note(&format!("{level}: {text}"));
                 return Ok(());
@@ -388,35 +397,42 @@ impl Bridge {
         };
         // A call that is over wants to hear no more.
         let inbox = self.state().calls.get(&call).cloned();
-        inbox.into_iter().for_each(|inbox| inbox.put(event));
+        if let Some(inbox) = inbox {
+            inbox.put(event);
+        }
         Ok(())
     }
 
     fn set_slots(&self, slots: u32) {
         let mut state = self.state();
         state.slots = slots;
-        state.without_slots = if slots == 0 { state.without_slots.or_else(|| Some(Instant::now())) } else { None };
+        state.without_slots =
+            if slots == 0 { state.without_slots.or_else(|| Some(Instant::now())) } else { None };
     }
 
     /// Ends the process, if it has not ended, with all that it started, and says why the session is over.
-    fn bury(&self, child: &mut Child, tail: &mut Tail, ended: Result<bool>) -> Error {
+    fn bury(&self, child: &mut Child, tail: &mut Tail, ended: Result<End>) -> Error {
         let was_starting = matches!(self.state().phase, Phase::Starting);
-        if ended.is_ok() {
-            // Seen without reaping it: while it is not, its group is its own and can be killed.
-            Bell::wait(None, child.descriptor().into_iter(), LAST_BREATH);
-        }
+        let patience = match ended {
+            Ok(End::Asked | End::Died) => LAST_BREATH,
+            Ok(End::Fatal(_)) => FAREWELL,
+            Err(_) => Duration::ZERO,
+        };
+        // Its end is seen without reaping it: while it is not reaped, its group is its own and can be killed.
+        Bell::wait(None, child.descriptor().into_iter(), patience);
         child.kill_group();
         let exit = child.wait();
         tail.read();
-        let name = self.params.kind.name();
         let error = match ended {
-            Err(error) => error,
-            Ok(true) => return Error::new(Status::ERR_BACKEND_UNAVAILABLE, "the bridge was shut down"),
-            Ok(false) if was_starting => self.no_bridge(&exit),
-            Ok(false) => Error::new(
-                Status::ERR_WORKER_LOST,
-                format!("the bridge to {name} (process {}) {exit}; the next call starts a new one", child.pid()),
-            ),
+            Ok(End::Asked) => return Error::new(Status::ERR_BACKEND_UNAVAILABLE, "the bridge was shut down"),
+            Ok(End::Died) if was_starting => self.no_bridge(&exit),
+            Ok(End::Died) => {
+                let (name, pid) = (self.params.kind.name(), child.pid());
+                let how =
+                    format!("the bridge to {name} (process {pid}) {exit}; the next call starts a new one");
+                Error::new(Status::ERR_WORKER_LOST, how)
+            }
+            Ok(End::Fatal(error)) | Err(error) => error,
         };
         Error { message: error.message + &tail.quote(), ..error }
     }
@@ -440,6 +456,22 @@ impl Bridge {
         );
         Error::new(Status::ERR_TIMEOUT, message)
     }
+}
+
+/// How a session ends.
+enum End {
+    /// As we have asked.
+    Asked,
+    /// The stream has ended, or the process has.
+    Died,
+    /// The bridge says so.
+    Fatal(Error),
+}
+
+/// What ends a session, of what was heard.
+enum Heard {
+    End,
+    Fatal(Error),
 }
 
 /// Meta where there is nothing to say.

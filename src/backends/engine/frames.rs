@@ -163,8 +163,15 @@ fn malformed(why: impl std::fmt::Display) -> Error {
 }
 
 /// The bytes of a frame before its body. `inline` is 0 where the body comes as a descriptor.
-pub fn encode(order: Order, call: u64, meta: &impl Serialize, inline: usize, attached: bool) -> Result<Vec<u8>> {
-    let meta = serde_json::to_vec(meta).map_err(|error| Error::new(Status::ERR_INTERNAL, error.to_string()))?;
+pub fn encode(
+    order: Order,
+    call: u64,
+    meta: &impl Serialize,
+    inline: usize,
+    attached: bool,
+) -> Result<Vec<u8>> {
+    let meta =
+        serde_json::to_vec(meta).map_err(|error| Error::new(Status::ERR_INTERNAL, error.to_string()))?;
     if meta.len() > META_MOST {
         let message = format!("{} bytes of description for the bridge are more than {META_MOST}", meta.len());
         return Err(Error::new(Status::ERR_UNSUPPORTED, message));
@@ -289,7 +296,8 @@ fn read_file(file: OwnedFd) -> Result<Vec<u8>> {
     }
     let mut body = Vec::new();
     body.try_reserve_exact(about.len() as usize).map_err(|_| {
-        let message = format!("no memory for {} bytes of results: use smaller chunks (batch_size)", about.len());
+        let message =
+            format!("no memory for {} bytes of results: use smaller chunks (batch_size)", about.len());
         Error::new(Status::ERR_OUT_OF_MEMORY, message)
     })?;
     body.resize(about.len() as usize, 0);
@@ -379,7 +387,8 @@ fn answers(results: Results, len: usize) -> Result<Vec<Answer>> {
     let mut answers = Vec::with_capacity(results.chunks.len());
     for (seq, size, attempts, worker) in results.chunks {
         let end = usize::try_from(size).ok().and_then(|size| at.checked_add(size));
-        let end = end.filter(|end| *end <= len).ok_or_else(|| malformed("its replies are longer than its body"))?;
+        let end =
+            end.filter(|end| *end <= len).ok_or_else(|| malformed("its replies are longer than its body"))?;
         answers.push(Answer { seq, place: at..end, attempts, worker });
         at = end;
     }

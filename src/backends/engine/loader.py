@@ -1,5 +1,7 @@
 # Reads the bridge's modules from a descriptor, as {name: source}, and runs the bridge. `python -c` has this text.
-import importlib.abc, importlib.util, json, socket, sys
+import ctypes, importlib.abc, importlib.util, json, signal, socket, sys
+
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: when the user's process dies, and its end of the socket lives on in a fork
 
 if sys.path[:1] == [""]:
     del sys.path[0]  # a file dask.py in the user's folder is not Dask

@@ -17,8 +17,7 @@ include!(concat!(env!("OUT_DIR"), "/engine_modules.rs"));
 
 /// The interpreter.
 pub fn program(params: &Params) -> PathBuf {
-    let variable = || std::env::var("PB_PYTHON").ok().filter(|program| !program.is_empty());
-    in_path(&params.python.clone().or_else(variable).unwrap_or_else(|| "python3".to_owned()))
+    in_path(&params.python)
 }
 
 /// The command that starts a bridge. Nothing in it tells where a cluster is, or how to enter it.
@@ -41,7 +40,8 @@ pub fn command(params: &Params) -> Command {
 /// What the bridge reads first: the length of its modules as JSON, and these.
 pub fn modules() -> Result<Vec<u8>> {
     let modules: BTreeMap<&str, &str> = MODULES.iter().copied().collect();
-    let json = serde_json::to_vec(&modules).map_err(|error| Error::new(Status::ERR_INTERNAL, error.to_string()))?;
+    let json =
+        serde_json::to_vec(&modules).map_err(|error| Error::new(Status::ERR_INTERNAL, error.to_string()))?;
     Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
 }
 
@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn the_command_has_no_address_in_it() {
-        let params = Params::parse(Kind::Dask, Some("address=tcp://secret:1;tls_key=/secret;python=/p")).unwrap();
+        let params =
+            Params::parse(Kind::Dask, Some("address=tcp://secret:1;tls_key=/secret;python=/p")).unwrap();
         let command = command(&params);
         assert_eq!(command.program.to_str().unwrap(), "/p");
         assert!(command.arguments.iter().all(|argument| !argument.to_str().unwrap().contains("secret")));
@@ -82,7 +83,9 @@ mod tests {
     #[test]
     fn all_modules_are_there() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/engine/parallel_backend_engine");
-        let files = std::fs::read_dir(folder).unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
         let names = files.filter_map(|name| name.strip_suffix(".py").map(str::to_owned));
         let mut names: Vec<_> = names
             .map(|name| match &name[..] {
