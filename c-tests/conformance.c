@@ -1,11 +1,13 @@
-/* The conformance suite: conformance BACKEND [--plugin FILE] [--separate-memory | --forked]. See
- * conformance/conformance.h for its rules, conformance.cmake for the backends that it is run on. */
+/* The conformance suite: conformance BACKEND [--params PARAMS] [--plugin FILE] [--separate-memory |
+ * --forked]. See conformance/conformance.h for its rules, conformance.cmake for the backends that it is run
+ * on. */
 #include "conformance/conformance.h"
 
-struct suite suite = {NULL, 1, 1, 0};
+struct suite suite = {NULL, NULL, 1, 1, 0};
 
 static int usage(void) {
-    fputs("usage: conformance BACKEND [--plugin FILE] [--separate-memory | --forked]\n", stderr);
+    fputs("usage: conformance BACKEND [--params PARAMS] [--plugin FILE] [--separate-memory | --forked]\n",
+          stderr);
     return 2;
 }
 
@@ -20,6 +22,8 @@ int main(int argc, char **argv) {
             suite.shares_memory = suite.inherits = 0;
         else if (strcmp(argv[i], "--forked") == 0)
             suite.shares_memory = 0;
+        else if (strcmp(argv[i], "--params") == 0 && i + 1 < argc)
+            suite.params = argv[++i];
         else if (strcmp(argv[i], "--plugin") == 0 && i + 1 < argc)
             CHECK_OK(pb_load_plugin(argv[++i]));
         else
