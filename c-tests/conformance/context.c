@@ -137,7 +137,7 @@ TEST(nested_maps_get_the_workers_that_they_name) { check_tree((tree){.depth = 2,
 TEST(maps_nest_on_the_backend_itself) {
     tree root = {.depth = 2};
     snprintf(root.backend, sizeof root.backend, "%s", suite.backend);
-    snprintf(root.params, sizeof root.params, "%s", suite.params ? suite.params : "");
+    snprintf(root.params, sizeof root.params, "%s", suite.params);
     check_tree(root);
 }
 
