@@ -56,16 +56,11 @@ impl Kind {
                 "tls_ca",
                 "tls_cert",
                 "tls_key",
+                "workers",
             ],
-            Kind::Ray => &[
-                "address",
-                "engine_timeout",
-                "idle_timeout",
-                "python",
-                "stall_timeout",
-                "start_timeout",
-                "threads",
-            ],
+            Kind::Ray => {
+                &["address", "engine_timeout", "idle_timeout", "python", "stall_timeout", "start_timeout"]
+            }
         }
     }
 }
