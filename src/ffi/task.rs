@@ -3,7 +3,7 @@
 use super::map::pb_task_fn;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::message::Kind;
-use crate::shared::{self, Spare, Use};
+use crate::shared::{self, Owner, Spare};
 use crate::status::{Error, Result, Status};
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -226,9 +226,9 @@ impl Task for CTask {
         let (input, output) = self.elements(chunk.begin);
         let items = chunk.end - chunk.begin;
         let (inputs, outputs) = (items * self.input_step(), items * self.output_step());
-        shared::populate(output as usize, outputs, Use::Write);
+        shared::populate(output as usize, outputs, Owner::Shared);
         if shared::find(input as usize, inputs).is_some() {
-            shared::populate(input as usize, inputs, Use::Read);
+            shared::populate(input as usize, inputs, Owner::Shared);
         }
     }
 
@@ -237,7 +237,7 @@ impl Task for CTask {
         assert!(offset + end <= area.len(), "outputs outside their area");
         let to = self.first_output().wrapping_add(begin);
         // The fork has left the caller's pages to be copied when they are written to: here all at once.
-        shared::populate(to as usize, end - begin, Use::Write);
+        shared::populate(to as usize, end - begin, Owner::Own);
         // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
         // They are different memory, and the processes that wrote there have published what they wrote.
         unsafe {
