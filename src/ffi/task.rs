@@ -2,10 +2,9 @@
 
 use super::map::pb_task_fn;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
-use crate::message::Kind;
-use crate::shared::{self, Owner, Spare};
+use crate::message::{Kind, Pieces};
+use crate::shared::{self, Mapping, Owner, Spare};
 use crate::status::{Error, Result, Status};
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -195,14 +194,14 @@ impl Task for CTask {
         })
     }
 
-    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+    fn inputs(&self, chunk: Chunk) -> Option<Pieces<'_>> {
         let (input, _) = self.elements(chunk.begin);
         let size = (chunk.end - chunk.begin) * self.input_step();
         // SAFETY: the array is there, has an element for each of the items, and stays as it is until the job is over.
-        (!input.is_null()).then(|| Cow::Borrowed(unsafe { std::slice::from_raw_parts(input, size) }))
+        (!input.is_null()).then(|| Pieces::of(unsafe { std::slice::from_raw_parts(input, size) }))
     }
 
-    fn store(&self, first: usize, outputs: &[u8]) {
+    fn store(&self, first: usize, outputs: &[u8], _home: Option<&Arc<Mapping>>) {
         let (_, output) = self.elements(first);
         if !output.is_null() {
             // SAFETY: the array has room for as many elements from `first` on, and only the chunk that they belong to writes them.
