@@ -32,6 +32,12 @@ const EMPTY: Span = Span { place: 1, size: 0 };
 const IN_FILE: u64 = 1 << 63;
 
 impl Span {
+    /// Bytes in this process's memory, which somebody else keeps.
+    pub fn of(bytes: &[u8]) -> Span {
+        let place = bytes.as_ptr().expose_provenance() as u64;
+        if bytes.is_empty() { EMPTY } else { Span { place, size: bytes.len() as u64 } }
+    }
+
     /// Address and size; `file` is the mapping of the whole file. `None` where no item has put anything, or nothing
     /// that can be.
     pub fn find(self, file: Option<&Mapping>) -> Option<(*const u8, usize)> {

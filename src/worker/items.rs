@@ -4,7 +4,7 @@ use super::Surface;
 use super::held::Watch;
 use crate::job::{self, Chunk, Task};
 use crate::link::Marks;
-use crate::message::{Data, Failure, Kind, Reply, Request, Statuses, pack, unpack};
+use crate::message::{Data, Failure, Kind, Pieces, Reply, Request, Statuses, pack, unpack};
 use crate::shared::{Arena, Output, Span};
 use crate::status::{Error, Result, Status};
 use std::ffi::c_void;
@@ -241,8 +241,8 @@ impl Items {
         code
     }
 
-    /// The answer, when all is over.
-    pub(super) fn reply(&self, failure: Option<Failure>) -> Vec<u8> {
+    /// Hands over the answer, when all is over.
+    pub(super) fn reply<R>(&self, failure: Option<Failure>, deliver: impl FnOnce(Pieces) -> R) -> R {
         let ran = self.marks().ended.load(Ordering::Relaxed) as usize;
         let last = self.last.load(Ordering::Relaxed);
         let mut each: Vec<u8> = Vec::new();
@@ -257,20 +257,18 @@ impl Items {
         let outputs = if self.output_in_reply { ran * self.output_step } else { 0 };
         // SAFETY: the buffer has an element for each item of the chunk, and no task runs any more.
         let outputs = unsafe { bytes_at(self.outputs.address, outputs) };
-        let parcel = match &self.function {
-            Function::Elements(_) => None,
-            Function::Bytes(_, parcel) => Some(parcel.close(ran)),
-        };
-        let outputs = parcel.as_deref().unwrap_or(outputs);
         let reply = Reply {
             refused: None,
             ran: ran as u64,
             statuses: if each.is_empty() { Statuses::AllGood } else { Statuses::Each(&each) },
             failure,
             nanoseconds: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            outputs,
+            outputs: &[],
         };
-        reply.encode()
+        match &self.function {
+            Function::Elements(_) => deliver(reply.encode_with(Pieces::of(outputs))),
+            Function::Bytes(_, parcel) => parcel.close(ran, |outputs| deliver(reply.encode_with(outputs))),
+        }
     }
 }
 
@@ -301,8 +299,8 @@ impl Parcel {
         })
     }
 
-    /// The first results, packed.
-    fn close(&self, count: usize) -> Vec<u8> {
+    /// Hands over the first results, packed.
+    fn close<R>(&self, count: usize, deliver: impl FnOnce(Pieces) -> R) -> R {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let _arena = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let strings = results.iter().take(count).map(|span| {
@@ -310,7 +308,7 @@ impl Parcel {
             // SAFETY: the span lies in the arena, which is held, and nobody writes to it any more.
             Some(unsafe { std::slice::from_raw_parts(address, size) })
         });
-        pack(strings)
+        deliver(pack(strings))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::link::segment;
 use crate::link::socket::{self, About, Note};
 use crate::link::{AREA, Bell, CTX, CTX_KEPT, Control, SLOTS};
+use crate::message::Pieces;
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};
 use std::collections::{HashMap, VecDeque};
@@ -90,9 +91,9 @@ impl Memory {
     }
 
     /// Sends a reply that is too long for its place.
-    pub fn send_reply(&self, reply: &[u8]) -> Result<()> {
+    pub fn send_reply(&self, reply: &Pieces) -> Result<()> {
         let (file, mapping) = segment::create(reply.len())?;
-        mapping.write(0, reply);
+        reply.iter().for_each(|(at, piece)| mapping.write(at, piece));
         let note = Note { about: About::Reply, id: 0, len: reply.len() as u64, slot: 0 };
         let sent = socket::send(self.socket.as_fd(), note, Some(file.as_fd()));
         sent.map_err(|error| Error::new(Status::ERR_IO, error.to_string()))

@@ -8,7 +8,7 @@ use super::{Handler, Surface, Worker};
 use crate::link::{
     self, AREA, BELLS, Bell, Control, Marks, SLOTS, Slot, WORKER_ARGUMENT, WORKER_SOCKET, socket, state,
 };
-use crate::message::Reply;
+use crate::message::{Pieces, Reply};
 use crate::process;
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};
@@ -226,25 +226,24 @@ impl Service {
             number,
             is_over,
         };
-        let reply = answer(slot, &area, desk, worker);
-        put_reply(slot, &area, &reply, &self.memory);
+        answer(slot, &area, desk, worker, |reply| put_reply(slot, &area, &reply, &self.memory));
         true
     }
 }
 
-fn answer(slot: &Slot, area: &Mapping, desk: Desk, worker: &mut Worker) -> Vec<u8> {
+fn answer(slot: &Slot, area: &Mapping, desk: Desk, worker: &mut Worker, deliver: impl FnOnce(Pieces)) {
     let len = slot.request_len.load(Ordering::Relaxed);
     let request = match range(area, slot.request.load(Ordering::Relaxed), len) {
         // SAFETY: inside the area, which stays mapped while the desk holds it; the caller does not write there until we say that
         // the request is done.
         Ok(address) => unsafe { std::slice::from_raw_parts(address as *const u8, len as usize) },
-        Err(error) => return Reply::refusal(&error),
+        Err(error) => return deliver(Pieces::of(Reply::refusal(&error))),
     };
-    worker.run(request, Arc::new(desk))
+    worker.run(request, Arc::new(desk), deliver)
 }
 
 /// Writes the reply into its place; one that is too long goes as a file.
-fn put_reply(slot: &Slot, area: &Mapping, reply: &[u8], memory: &Mutex<Memory>) {
+fn put_reply(slot: &Slot, area: &Mapping, reply: &Pieces, memory: &Mutex<Memory>) {
     let room = slot.reply_room.load(Ordering::Relaxed);
     let sent = reply.len() as u64 > room
         && memory.lock().unwrap_or_else(PoisonError::into_inner).send_reply(reply).is_ok();
@@ -253,13 +252,13 @@ fn put_reply(slot: &Slot, area: &Mapping, reply: &[u8], memory: &Mutex<Memory>) 
         return;
     }
     let regret = Error::new(Status::ERR_OUT_OF_MEMORY, "no memory in a worker for the results of a chunk");
-    let regret = Reply::refusal(&regret);
+    let regret = Pieces::of(Reply::refusal(&regret));
     let reply = if reply.len() as u64 <= room { reply } else { &regret };
-    if let Ok(address) = range(area, slot.reply.load(Ordering::Relaxed), room) {
-        let len = reply.len().min(room as usize);
-        // SAFETY: inside the area, where nobody else writes until the request is done.
-        unsafe { std::ptr::copy_nonoverlapping(reply.as_ptr(), address as *mut u8, len) };
-        slot.reply_len.store(len as u64, Ordering::Relaxed);
+    let place = slot.reply.load(Ordering::Relaxed);
+    if reply.len() as u64 <= room && range(area, place, room).is_ok() {
+        // Nobody else writes there until the request is done.
+        reply.iter().for_each(|(at, piece)| area.write(place as usize + at, piece));
+        slot.reply_len.store(reply.len() as u64, Ordering::Relaxed);
     }
 }
 

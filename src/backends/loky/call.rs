@@ -10,7 +10,7 @@ use super::hand::{Death, Hand, Layout};
 use crate::fork;
 use crate::job::{Cargo, Chunk, Job, Task};
 use crate::link::{Bell, LOOK, SLOTS};
-use crate::message::{Data, Kind, Reply};
+use crate::message::{Data, Kind, Pieces, Reply};
 use crate::shared::{self, Place};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
@@ -87,7 +87,7 @@ impl<'a> Call<'a> {
         let all = Chunk { begin: 0, end: job.n_items() };
         let has_elements = cargo.kind == Kind::Elements;
         let inputs = if has_elements { job.task().inputs(all) } else { None };
-        let inputs = inputs.and_then(|inputs| in_block(&inputs));
+        let inputs = inputs.and_then(|inputs| in_block(&inputs.into_bytes()));
         let outputs = job.task().outputs();
         let outputs = shared::find(outputs.address, outputs.size * job.n_items())
             .filter(|_| has_elements && outputs.address != 0);
@@ -295,11 +295,11 @@ impl<'a> Call<'a> {
         let items = chunk.end - chunk.begin;
         let inputs = self.job.task().inputs(chunk);
         let has_outputs = self.has_elements && self.job.task().outputs().address != 0;
-        let own_inputs = inputs.as_deref().filter(|_| self.inputs.is_none());
-        let input_len = own_inputs.map_or(0, <[u8]>::len);
+        let own_inputs = inputs.as_ref().filter(|_| self.inputs.is_none());
+        let input_len = own_inputs.map_or(0, Pieces::len);
         let output_len = if self.outputs.is_some() { 0 } else { items * self.output_size };
         let layout = Layout::new(input_len, output_len, items);
-        let mut request = self.job.request(&self.task, seat, chunk, inputs.as_deref())?;
+        let mut request = self.job.request(&self.task, seat, chunk, None)?;
         if let Some(ctx) = &self.ctx {
             request.ctx = Data::Shared { block: ctx.id, offset: 0, len: ctx.len as u64 };
         }
@@ -330,8 +330,8 @@ impl<'a> Call<'a> {
             station.hand.share_block(place)?;
         }
         let area = station.hand.area(layout.len + request.len())?;
-        if let Some(bytes) = own_inputs {
-            area.write(layout.inputs, bytes);
+        for (at, piece) in own_inputs.iter().flat_map(|inputs| inputs.iter()) {
+            area.write(layout.inputs + at, piece);
         }
         station.hand.post(&layout, &request)?;
         station.flights.push_back(Flight { chunk, layout, begun: 0, since: Instant::now() });
@@ -359,7 +359,7 @@ impl<'a> Call<'a> {
             let len = station.hand.reply_len();
             let room = flight.layout.reply_room;
             // A reply too long for its place comes as a file.
-            let file = if len > room { station.hand.take_reply_file(len) } else { None };
+            let file = if len > room { station.hand.take_reply_file(len).map(Arc::new) } else { None };
             let small = station.hand.oldest_area().filter(|_| len <= room);
             let small = small.map(|area| area.bytes(flight.layout.reply, len).to_vec()).unwrap_or_default();
             let bytes = file.as_ref().map_or(&small[..], |file| file.bytes(0, len));
@@ -376,9 +376,13 @@ impl<'a> Call<'a> {
             if station.hand.initialised {
                 let outputs = if self.outputs.is_some() { 0 } else { ran * self.output_size };
                 if let Some(area) = station.hand.oldest_area().filter(|_| outputs > 0) {
-                    self.job.task().store(flight.chunk.begin, area.bytes(flight.layout.outputs, outputs));
+                    self.job.task().store(
+                        flight.chunk.begin,
+                        area.bytes(flight.layout.outputs, outputs),
+                        None,
+                    );
                 }
-                self.job.complete(flight.chunk, &reply)?;
+                self.job.complete(flight.chunk, &reply, file.as_ref())?;
                 station.hand.items += ran as u64;
                 station.last = Duration::from_nanos(reply.nanoseconds);
                 self.false_starts = 0;
