@@ -84,6 +84,9 @@ int run_grid(grid_run *run, const digits *data, const ridge_task tasks[TASKS]) {
     double wall = wall_now(), cpu = cpu_now();
     int failed = run_scope(run, data, tasks);
     run->wall_seconds = wall_now() - wall;
+    /* The time of worker processes that stay is known when they have ended. */
+    if (pb_shutdown() != PB_OK)
+        failed = report_error("pb_shutdown");
     run->cpu_seconds = cpu_now() - cpu;
     return failed;
 }

@@ -157,7 +157,8 @@ impl Job {
     /// Gives back items that have not begun.
     pub fn put_back(&self, chunk: Chunk) {
         if chunk.begin < chunk.end {
-            self.remote.lock().put_back.push_back(chunk);
+            let mut state = self.remote.lock();
+            state.put_back.push_back(chunk);
             self.remote.waiting.fetch_add(1, Ordering::Release);
         }
     }

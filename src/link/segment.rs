@@ -1,6 +1,6 @@
 //! Nameless files in memory, for what two processes both map.
 
-use crate::shared::Mapping;
+use crate::shared::{Mapping, within_file_limit};
 use crate::status::{Error, Result, Status};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -16,7 +16,7 @@ pub fn create(len: usize) -> Result<(OwnedFd, Mapping)> {
             ),
         )
     };
-    within_limit(len)?;
+    within_file_limit(0, len)?;
     // SAFETY: the name is nul-terminated; a new descriptor is nobody else's.
     let file = unsafe {
         let fd = libc::memfd_create(c"pb-worker".as_ptr(), libc::MFD_CLOEXEC);
@@ -32,22 +32,4 @@ pub fn create(len: usize) -> Result<(OwnedFd, Mapping)> {
     }
     let mapping = Mapping::of_file(file.as_fd(), 0, len)?;
     Ok((file, mapping))
-}
-
-/// A file beyond RLIMIT_FSIZE would not only be refused: the system would send the whole process a signal.
-fn within_limit(len: usize) -> Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is writable.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
-    if known && limit.rlim_cur != libc::RLIM_INFINITY && len as u64 > limit.rlim_cur {
-        return Err(Error::new(
-            Status::ERR_OUT_OF_MEMORY,
-            format!(
-                "{len} bytes for a worker process are more than this process may have in one file (RLIMIT_FSIZE is {}): raise \
-                 `ulimit -f`, or use smaller items",
-                limit.rlim_cur
-            ),
-        ));
-    }
-    Ok(())
 }

@@ -183,6 +183,23 @@ pub fn populate(address: usize, len: usize, owner: Owner) {
     unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(begin), end - begin, advice) };
 }
 
+/// Whether this process may have a file with `len` bytes from `offset` on. One beyond RLIMIT_FSIZE would not only be refused:
+/// the system would send the whole process a signal that ends it.
+pub fn within_file_limit(offset: u64, len: usize) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    if !known || limit.rlim_cur == libc::RLIM_INFINITY || offset.saturating_add(len as u64) <= limit.rlim_cur
+    {
+        return Ok(());
+    }
+    let most = limit.rlim_cur;
+    Err(no_memory(
+        len,
+        &format!("this process may have no file larger than {most} bytes (RLIMIT_FSIZE): raise `ulimit -f`"),
+    ))
+}
+
 fn no_memory(bytes: usize, why: &str) -> Error {
     Error::new(Status::ERR_OUT_OF_MEMORY, format!("no {bytes} bytes of shared memory: {why}"))
 }

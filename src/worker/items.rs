@@ -58,12 +58,7 @@ impl Buffer {
     fn zeroed(size: usize) -> Result<Self> {
         let lines = size.div_ceil(64).max(1);
         let mut own = Vec::new();
-        own.try_reserve_exact(lines).map_err(|_| {
-            Error::new(
-                Status::ERR_OUT_OF_MEMORY,
-                format!("no memory in the worker for {size} bytes of a chunk"),
-            )
-        })?;
+        own.try_reserve_exact(lines).map_err(|_| no_memory(&format!("{size} bytes of a chunk")))?;
         own.resize(lines, Line([0; 64]));
         Ok(Buffer { address: own.as_mut_ptr() as usize, _own: own })
     }
@@ -161,7 +156,7 @@ impl Items {
             surface,
             watch: Watch::new(request.call),
             own_marks: Marks::default(),
-            own_statuses: (0..own).map(|_| AtomicI32::new(0)).collect(),
+            own_statuses: table(own, || AtomicI32::new(0))?,
             collect_errors: request.collect_errors,
             count,
             last: AtomicI32::new(0),
@@ -295,7 +290,7 @@ impl Parcel {
         Ok(Parcel {
             inputs: strings.into_iter().map(place).collect(),
             output: Mutex::new(Output { arena: Arena::new(None), broken: None }),
-            results: Mutex::new(vec![Span::default(); count]),
+            results: Mutex::new(table(count, Span::default)?),
         })
     }
 
@@ -310,6 +305,18 @@ impl Parcel {
         });
         deliver(pack(strings))
     }
+}
+
+/// A value for each of `count` items, of which a message may name any number.
+fn table<T>(count: usize, value: impl Fn() -> T) -> Result<Vec<T>> {
+    let mut table = Vec::new();
+    table.try_reserve_exact(count).map_err(|_| no_memory(&format!("the results of {count} items")))?;
+    table.extend((0..count).map(|_| value()));
+    Ok(table)
+}
+
+fn no_memory(what: &str) -> Error {
+    Error::new(Status::ERR_OUT_OF_MEMORY, format!("no memory in the worker for {what}"))
 }
 
 /// # Safety

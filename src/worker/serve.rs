@@ -91,7 +91,7 @@ fn close_others(socket: i32) {
 /// Has a thread end this process with its caller. False if the caller is gone already, or no thread can be had.
 fn watch(caller: u32) -> bool {
     // SAFETY: plain system calls. The caller cannot have been replaced by another process of its number while it is our parent.
-    let line = unsafe {
+    let mut line = unsafe {
         let line = libc::syscall(libc::SYS_pidfd_open, caller, 0) as i32;
         if libc::getppid() != caller as i32 {
             return false;
@@ -99,21 +99,20 @@ fn watch(caller: u32) -> bool {
         line
     };
     let wait = move || {
-        let mut poll = libc::pollfd { fd: line, events: libc::POLLIN, revents: 0 };
         loop {
+            let mut poll = libc::pollfd { fd: line, events: libc::POLLIN, revents: 0 };
             // Without a descriptor of the process, its number is looked at now and then.
             let timeout = if line < 0 { 500 } else { -1 };
             // SAFETY: one entry, which lives over the call.
             let ready = unsafe { libc::poll(&mut poll, u64::from(line >= 0), timeout) };
             // SAFETY: takes nothing and cannot fail.
             let orphaned = unsafe { libc::getppid() } != caller as i32;
-            if orphaned || (ready > 0 && poll.revents & libc::POLLIN != 0) {
+            if orphaned {
                 process::leave(0);
             }
-            if poll.revents & (libc::POLLNVAL | libc::POLLERR) != 0 {
-                // A task has closed it.
-                poll.fd = -1;
-                std::thread::sleep(Duration::from_millis(500));
+            if ready > 0 {
+                // A task has closed it, and may have a file of its own in its place: the caller is still there.
+                line = -1;
             }
         }
     };
@@ -218,7 +217,8 @@ impl Service {
             }
             memory.area(place)
         };
-        let Ok(area) = area else { return false };
+        // Without it there is no place for an answer: the caller sees the end of this process.
+        let Some(area) = area else { return false };
         let desk = Desk {
             memory: self.memory.clone(),
             control: self.control.clone(),
