@@ -401,6 +401,11 @@ typedef struct pb_backend_vtable {
     const char *(*nested_backend)(void *state, void *session, int32_t level);
     /// Optional. Called once, after the last session is closed, when the backend is unregistered.
     void (*destroy)(void *state);
+    /// Optional. Workers that n_jobs = -1 stands for, where these are not this machine's CPUs; NULL, as slot, or a result
+    /// below 1: the CPUs.
+    int32_t (*max_n_jobs)(void *state, void *session);
+    /// Optional. `pb_shutdown` was called, and the sessions that no scope opened are closed: ends what is idle.
+    void (*shutdown)(void *state);
 } pb_backend_vtable;
 
 /* ---- 6. backends --------------------------------------------------------------------------------------- */
@@ -441,7 +446,7 @@ pb_status pb_unregister_backend(const char *name);
 
 /// Loads a shared library that exports `pb_status pb_plugin_init(void)`, and calls that, which registers the plugin's
 /// backends. The library stays loaded. A backend that is asked for by name is also looked for as `libpb_backend_NAME.so` in
-/// the directories of the environment variable PB_PLUGIN_PATH.
+/// the directories of the environment variable PB_PLUGIN_PATH, and in `parallel_backend/` beside this library.
 ///
 /// Errors: PB_ERR_IO when it cannot be loaded, PB_ERR_ABI without the entry point, else what the entry point returned.
 ///
@@ -700,6 +705,9 @@ void pb_free_shared(void *block);
 
 /* ---- 11. work in other processes ----------------------------------------------------------------------- */
 
+/// `pb_job_encode_for`: ctx stays out of the message. Whoever runs the chunk passes it to `pb_worker_run_with`.
+#define PB_ENCODE_CTX_APART 1
+
 /// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
 /// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is
 /// found by itself where it is a function of a shared library (static ones too, as long as both processes load the same build
@@ -748,6 +756,38 @@ pb_status pb_job_encode(pb_job *job,
                         const pb_chunk *chunk,
                         pb_bytes *message);
 
+/// For `run`: `pb_job_encode` for a backend that numbers its workers itself, or sends ctx apart.
+///
+/// @param worker  the number of the worker that the chunk is for, below `pb_job_n_jobs`: what its tasks see as
+///   `pb_worker_index`. Chunks of one number must run one after the other
+/// @param flags  0, or PB_ENCODE_CTX_APART
+///
+/// Errors: as `pb_job_encode`, and PB_ERR_INVALID_ARGUMENT for such a number, or unknown flags. A chunk that is encoded
+/// already keeps its message.
+///
+/// As `pb_job_encode`.
+pb_status pb_job_encode_for(pb_job *job,
+                            const pb_chunk *chunk,
+                            int32_t worker,
+                            uint32_t flags,
+                            pb_bytes *message);
+
+/// For `run`: the bytes of ctx as they are now, for a backend that sends them apart; NULL and 0 where there is none. They
+/// stay until `run` returns.
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE when ctx cannot be sent: the text says how it could.
+///
+/// As `pb_job_n_jobs`; `ctx` is writable.
+pb_status pb_job_ctx(pb_job *job,
+                     pb_bytes *ctx);
+
+/// For `run`: a claimed chunk has not been run and will not be: its items can be claimed again, as if it had never been
+/// claimed.
+///
+/// As `pb_job_n_jobs`; `chunk` is readable.
+pb_status pb_job_put_back(pb_job *job,
+                          const pb_chunk *chunk);
+
 /// For `run`: an encoded chunk has come back. Writes outputs and statuses, and notes failures: PB_OK even if items failed, or
 /// the worker could not run the chunk at all: the job knows. Items that the worker did not run, because it was asked to stop
 /// early, can be claimed again.
@@ -785,6 +825,18 @@ pb_status pb_job_return(pb_job *job,
 pb_status pb_worker_run(const void *message,
                         size_t size,
                         pb_results **reply);
+
+/// In the other process: `pb_worker_run` for a chunk that was encoded with PB_ENCODE_CTX_APART.
+///
+/// @param ctx, ctx_size  the bytes that `pb_job_ctx` had, in memory of this process, best aligned to 64: tasks read and
+///   write them in place. NULL and 0 where there were none
+///
+/// As `pb_worker_run`; `ctx` is NULL, or readable and writable over `ctx_size` bytes until the call returns.
+pb_status pb_worker_run_with(const void *message,
+                             size_t size,
+                             void *ctx,
+                             size_t ctx_size,
+                             pb_results **reply);
 
 /// In the other process: asks every chunk that `pb_worker_run` is running there now to stop: no further item of it starts, and
 /// `pb_cancelled` tells the one that runs. It may be called from any thread, and in a signal handler.

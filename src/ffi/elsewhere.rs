@@ -6,13 +6,16 @@ use super::bytes::{pb_bytes, pb_bytes_fn, pb_results};
 use super::guard::{guard, guard_value};
 use super::job::job;
 use super::map::pb_task_fn;
-use crate::job::{Chunk, Job as pb_job, Loss};
+use crate::job::{Chunk, Job as pb_job, Loss, Manner};
 #[cfg(not(target_os = "linux"))]
-use crate::status::{Error, Status};
-use crate::status::{Result, pb_status};
+use crate::status::Status;
+use crate::status::{Error, Result, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
 use std::ffi::{CStr, c_char, c_void};
+
+/// `pb_job_encode_for`: ctx stays out of the message. Whoever runs the chunk passes it to `pb_worker_run_with`.
+pub const PB_ENCODE_CTX_APART: u32 = 0x1;
 
 /// Gives a task a name by which worker processes find it, in this process: call it in the program before `pb_worker_main`,
 /// or in the initialiser of the library that has the task, so that it is called in workers too. Without a name a task is
@@ -116,10 +119,83 @@ pub unsafe extern "C" fn pb_job_encode(
         // SAFETY: the caller promised a job and a chunk, or NULL.
         let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
         writable(message, "message")?;
-        let (data, size) = job.encode_outside(chunk)?;
+        let (data, size) = job.encode_outside(chunk, Manner::default())?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *message = pb_bytes { data: data.cast(), size } };
         Ok(())
+    })
+}
+
+/// For `run`: `pb_job_encode` for a backend that numbers its workers itself, or sends ctx apart.
+///
+/// @param worker  the number of the worker that the chunk is for, below `pb_job_n_jobs`: what its tasks see as
+///   `pb_worker_index`. Chunks of one number must run one after the other
+/// @param flags  0, or PB_ENCODE_CTX_APART
+///
+/// Errors: as `pb_job_encode`, and PB_ERR_INVALID_ARGUMENT for such a number, or unknown flags. A chunk that is encoded
+/// already keeps its message.
+///
+/// # Safety
+/// As `pb_job_encode`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_job_encode_for(
+    job: *mut pb_job,
+    chunk: *const pb_chunk,
+    worker: i32,
+    flags: u32,
+    message: *mut pb_bytes,
+) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised a job and a chunk, or NULL.
+        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        writable(message, "message")?;
+        if flags & !PB_ENCODE_CTX_APART != 0 {
+            return Err(Error::invalid(format!("flags 0x{flags:x} has bits that are not defined")));
+        }
+        let number = usize::try_from(worker).ok().filter(|worker| *worker < job.n_jobs());
+        let number = number.ok_or_else(|| {
+            Error::invalid(format!("worker {worker} is none of the job's {}", job.n_jobs()))
+        })?;
+        let manner = Manner { worker: Some(number), ctx_apart: flags & PB_ENCODE_CTX_APART != 0 };
+        let (data, size) = job.encode_outside(chunk, manner)?;
+        // SAFETY: checked not NULL, and the caller promised that it is writable.
+        unsafe { *message = pb_bytes { data: data.cast(), size } };
+        Ok(())
+    })
+}
+
+/// For `run`: the bytes of ctx as they are now, for a backend that sends them apart; NULL and 0 where there is none. They
+/// stay until `run` returns.
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE when ctx cannot be sent: the text says how it could.
+///
+/// # Safety
+/// As `pb_job_n_jobs`; `ctx` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_job_ctx(job: *mut pb_job, ctx: *mut pb_bytes) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised a job, or NULL.
+        let job = unsafe { self::job(job) }?;
+        writable(ctx, "ctx")?;
+        let bytes = job.ctx_outside()?;
+        let data = bytes.map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast());
+        // SAFETY: checked not NULL, and the caller promised that it is writable.
+        unsafe { *ctx = pb_bytes { data, size: bytes.map_or(0, <[u8]>::len) } };
+        Ok(())
+    })
+}
+
+/// For `run`: a claimed chunk has not been run and will not be: its items can be claimed again, as if it had never been
+/// claimed.
+///
+/// # Safety
+/// As `pb_job_n_jobs`; `chunk` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_job_put_back(job: *mut pb_job, chunk: *const pb_chunk) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised a job and a chunk, or NULL.
+        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        job.put_back_outside(chunk)
     })
 }
 
@@ -194,6 +270,35 @@ pub unsafe extern "C" fn pb_worker_run(
         writable(reply, "reply")?;
         let answer = Worker::default().run(message, Alone::new());
         let results = Box::new(pb_results::one(answer));
+        // SAFETY: checked not NULL, and the caller promised that it is writable.
+        unsafe { *reply = Box::into_raw(results) };
+        Ok(())
+    })
+}
+
+/// In the other process: `pb_worker_run` for a chunk that was encoded with PB_ENCODE_CTX_APART.
+///
+/// @param ctx, ctx_size  the bytes that `pb_job_ctx` had, in memory of this process, best aligned to 64: tasks read and
+///   write them in place. NULL and 0 where there were none
+///
+/// # Safety
+/// As `pb_worker_run`; `ctx` is NULL, or readable and writable over `ctx_size` bytes until the call returns.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_worker_run_with(
+    message: *const c_void,
+    size: usize,
+    ctx: *mut c_void,
+    ctx_size: usize,
+    reply: *mut *mut pb_results,
+) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised readable bytes, or NULL.
+        let message = unsafe { read_bytes(message, size, "message") }?;
+        writable(reply, "reply")?;
+        // SAFETY: as the caller promised.
+        let surface =
+            if ctx.is_null() { Alone::new() } else { unsafe { Alone::with_ctx(ctx as usize, ctx_size) } };
+        let results = Box::new(pb_results::one(Worker::default().run(message, surface)));
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *reply = Box::into_raw(results) };
         Ok(())

@@ -12,7 +12,7 @@ mod wire;
 
 pub use parcel::{pack, unpack};
 pub use reply::{Failure, Reply, Statuses};
-pub use request::{Around, Data, Kind, Request};
+pub use request::{APART, Around, Data, Kind, Request};
 
 use crate::status::{Error, Status};
 use wire::{Reader, Writer};

@@ -8,6 +8,9 @@ use crate::tasks::{Place, Reference};
 /// Inline arrays begin at such multiples from the start of the message: a message that is itself so aligned is used in place.
 pub(super) const ALIGN: usize = 64;
 
+/// The memory of [`Data::Shared`] that is the map's ctx, which the carrier brings apart from its chunks.
+pub const APART: u64 = u64::MAX;
+
 /// Bytes that a worker needs, or where it finds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Data<'a> {

@@ -19,7 +19,7 @@ use crate::context::TaskSurroundings;
 use crate::job::{Chunk, Job, Plan, Rules};
 use crate::limits::{self, Limit, ProcessLimit};
 use crate::link::Marks;
-use crate::message::{Failure, Kind, Reply, Request};
+use crate::message::{APART, Failure, Kind, Reply, Request};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use items::{Buffer, Items};
@@ -166,22 +166,41 @@ fn failure_of(request: &Request, error: Error) -> Result<Failure> {
     })
 }
 
-/// A carrier that offers nothing but the message: whole chunks, asked to stop by `pb_worker_cancel`.
-pub struct Alone(Ticket);
+/// A carrier that offers nothing but the message, and ctx if it came apart: whole chunks, asked to stop by
+/// `pb_worker_cancel`.
+pub struct Alone {
+    ticket: Ticket,
+    /// Address and size of ctx.
+    ctx: Option<(usize, usize)>,
+}
 
 impl Alone {
     /// For one chunk that begins now.
     pub fn new() -> Arc<Self> {
-        Arc::new(Alone(Ticket::take()))
+        Arc::new(Alone { ticket: Ticket::take(), ctx: None })
+    }
+
+    /// For one chunk that begins now, whose ctx came before it.
+    ///
+    /// # Safety
+    /// There are that many bytes, which tasks may read and write until the chunk is over.
+    pub unsafe fn with_ctx(address: usize, size: usize) -> Arc<Self> {
+        Arc::new(Alone { ticket: Ticket::take(), ctx: Some((address, size)) })
     }
 }
 
 impl Surface for Alone {
-    fn at(&self, _block: u64, _offset: u64, _len: u64) -> Result<usize> {
-        Err(Error::new(
-            Status::ERR_TASK_NOT_PORTABLE,
-            "the chunk refers to memory that this worker does not share with its caller",
-        ))
+    fn at(&self, block: u64, offset: u64, len: u64) -> Result<usize> {
+        match self.ctx {
+            Some((address, size)) if block == APART && offset == 0 && len == size as u64 => Ok(address),
+            Some((_, size)) if block == APART => {
+                Err(Error::invalid(format!("the chunk is of a map whose ctx has {len} bytes, not {size}")))
+            }
+            _ => Err(Error::new(
+                Status::ERR_TASK_NOT_PORTABLE,
+                "the chunk refers to memory that this worker does not share with its caller",
+            )),
+        }
     }
 
     fn marks(&self) -> Option<&Marks> {
@@ -193,6 +212,6 @@ impl Surface for Alone {
     }
 
     fn stopped(&self) -> bool {
-        self.0.is_cancelled()
+        self.ticket.is_cancelled()
     }
 }
