@@ -826,10 +826,11 @@ pb_status pb_worker_run(const void *message,
                         size_t size,
                         pb_results **reply);
 
-/// In the other process: `pb_worker_run` for a chunk that was encoded with PB_ENCODE_CTX_APART.
+/// In the other process: `pb_worker_run` for backends with several chunks on their way to a worker, or with ctx apart.
 ///
-/// @param ctx, ctx_size  the bytes that `pb_job_ctx` had, in memory of this process, best aligned to 64: tasks read and
-///   write them in place. NULL and 0 where there were none
+/// @param ctx, ctx_size  for a chunk that was encoded with PB_ENCODE_CTX_APART the bytes that `pb_job_ctx` had, in memory of
+///   this process, best aligned to 64: tasks read and write them in place. NULL and 0 where there are none
+/// @return PB_OK, or PB_DONE when an item failed in a way that ends the map: chunks of it that wait here need not be run
 ///
 /// As `pb_worker_run`; `ctx` is NULL, or readable and writable over `ctx_size` bytes until the call returns.
 pb_status pb_worker_run_with(const void *message,

@@ -85,7 +85,7 @@ static void shut_down(void) {
     pthread_mutex_unlock(&lock);
 }
 
-static pb_status serve(double timeout) {
+static pb_status serve(double timeout, void (*connected)(void)) {
     pthread_mutex_lock(&lock);
     pb_status status = life.has_begun ? PB_OK : world_begin();
     if (status == PB_OK && world.rank == 0) {
@@ -95,6 +95,8 @@ static pb_status serve(double timeout) {
     }
     /* Rank 0 may take its time. */
     if (status == PB_OK && (status = world_connect(0)) == PB_OK) {
+        if (connected != NULL)
+            connected();
         status = worker_serve();
         world_end();
     }

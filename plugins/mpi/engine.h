@@ -21,8 +21,9 @@ struct pb_mpi_engine {
     pb_status (*run)(pb_job *job);
     /* Says goodbye to the workers, if no session is open. */
     void (*shutdown)(void);
-    /* PB_OK on rank 0; on others serves, and PB_DONE after the goodbye. */
-    pb_status (*serve)(double start_timeout);
+    /* PB_OK on rank 0; on others serves, and PB_DONE after the goodbye. `connected`, unless it is NULL, is
+     * called once all ranks have met; before that a worker waits for as long as rank 0 takes. */
+    pb_status (*serve)(double start_timeout, void (*connected)(void));
 };
 
 /* The one symbol of an engine's library. */

@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 __attribute__((visibility("default"))) pb_status pb_plugin_init(void);
+/* For pb-mpi-worker alone. */
+__attribute__((visibility("default"))) pb_status pb_mpi_serve_with(void (*connected)(void));
 
 enum { FAMILIES = 2, TEXT = 1024 };
 static const char *const families[FAMILIES] = {"openmpi", "mpich"};
@@ -271,11 +273,13 @@ pb_status pb_plugin_init(void) {
     return is_mpi_job() ? pb_register_backend("mpi", &table, NULL, 0) : no_launcher();
 }
 
-pb_status pb_mpi_serve(void) {
+pb_status pb_mpi_serve_with(void (*connected)(void)) {
     pb_status status = choose(NULL);
     if (status != PB_OK)
         return status;
     /* Rank 0 has to hear of pb_shutdown, whether or not it uses the backend. */
     status = pb_plugin_init();
-    return status == PB_OK || status == PB_ERR_EXISTS ? loaded()->serve(START_TIMEOUT) : status;
+    return status == PB_OK || status == PB_ERR_EXISTS ? loaded()->serve(START_TIMEOUT, connected) : status;
 }
+
+pb_status pb_mpi_serve(void) { return pb_mpi_serve_with(NULL); }

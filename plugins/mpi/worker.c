@@ -53,11 +53,13 @@ static int is_cancelled(uint64_t run) {
     return 0;
 }
 
+static void note_cancel(uint64_t run) { state.cancelled[state.cancels++ % CANCELS_KEPT] = run; }
+
 /* Under the lock. */
 static void take_cancels(void) {
     int came = 0;
     while (carry_receive(&state.control, world.comm, 0, TAG_CONTROL, &came) == MPI_SUCCESS && came)
-        state.cancelled[state.cancels++ % CANCELS_KEPT] = state.control.frame.run;
+        note_cancel(state.control.frame.run);
 }
 
 static void *watch(void *unused) {
@@ -98,8 +100,11 @@ static int begin(uint64_t run) {
     return may;
 }
 
-static void end(void) {
+/* `is_done`: the map ended with this chunk, so the next one, which may be here already, need not be run. */
+static void end(int is_done) {
     pthread_mutex_lock(&lock);
+    if (is_done)
+        note_cancel(state.running);
     state.running = 0;
     pthread_mutex_unlock(&lock);
 }
@@ -199,8 +204,8 @@ static int work(void) {
     pb_bytes reply = {NULL, 0};
     pb_status status = pb_worker_run_with(in.data, in.frame.size, ctx != NULL ? ctx->bytes.data : NULL,
                                           ctx != NULL ? ctx->size : 0, &results);
-    end();
-    if (status == PB_OK)
+    end(status == PB_DONE);
+    if (status == PB_OK || status == PB_DONE)
         status = pb_results_get(results, 0, &reply);
     if (status != PB_OK)
         return reply_failed(&frame, pb_last_error());

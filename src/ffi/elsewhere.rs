@@ -3,13 +3,11 @@
 use super::abi::{self, writable};
 use super::backend::pb_chunk;
 use super::bytes::{pb_bytes, pb_bytes_fn, pb_results};
-use super::guard::{guard, guard_value};
+use super::guard::{guard, guard_status, guard_value};
 use super::job::job;
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss, Manner};
-#[cfg(not(target_os = "linux"))]
-use crate::status::Status;
-use crate::status::{Error, Result, pb_status};
+use crate::status::{Error, Result, Status, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
 use std::ffi::{CStr, c_char, c_void};
@@ -276,10 +274,11 @@ pub unsafe extern "C" fn pb_worker_run(
     })
 }
 
-/// In the other process: `pb_worker_run` for a chunk that was encoded with PB_ENCODE_CTX_APART.
+/// In the other process: `pb_worker_run` for backends with several chunks on their way to a worker, or with ctx apart.
 ///
-/// @param ctx, ctx_size  the bytes that `pb_job_ctx` had, in memory of this process, best aligned to 64: tasks read and
-///   write them in place. NULL and 0 where there were none
+/// @param ctx, ctx_size  for a chunk that was encoded with PB_ENCODE_CTX_APART the bytes that `pb_job_ctx` had, in memory of
+///   this process, best aligned to 64: tasks read and write them in place. NULL and 0 where there are none
+/// @return PB_OK, or PB_DONE when an item failed in a way that ends the map: chunks of it that wait here need not be run
 ///
 /// # Safety
 /// As `pb_worker_run`; `ctx` is NULL, or readable and writable over `ctx_size` bytes until the call returns.
@@ -291,17 +290,20 @@ pub unsafe extern "C" fn pb_worker_run_with(
     ctx_size: usize,
     reply: *mut *mut pb_results,
 ) -> pb_status {
-    guard(|| {
+    guard_status(|| {
         // SAFETY: the caller promised readable bytes, or NULL.
         let message = unsafe { read_bytes(message, size, "message") }?;
         writable(reply, "reply")?;
-        // SAFETY: as the caller promised.
-        let surface =
-            if ctx.is_null() { Alone::new() } else { unsafe { Alone::with_ctx(ctx as usize, ctx_size) } };
-        let results = Box::new(pb_results::one(Worker::default().run(message, surface)));
+        let surface = match ctx.is_null() {
+            true => Alone::new(),
+            // SAFETY: as the caller promised.
+            false => unsafe { Alone::with_ctx(ctx as usize, ctx_size) },
+        };
+        let mut worker = Worker::default();
+        let results = Box::new(pb_results::one(worker.run(message, surface)));
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *reply = Box::into_raw(results) };
-        Ok(())
+        Ok(if worker.ended_map { Status::DONE } else { Status::OK })
     })
 }
 
