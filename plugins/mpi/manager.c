@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t change = PTHREAD_COND_INITIALIZER;
@@ -32,7 +33,6 @@ static __thread int leads_here;
 /* The leader's. */
 static struct run *runs;
 static struct incoming in;
-static uint64_t last_run;
 static char broken[256]; /* why MPI cannot be used any more */
 
 int32_t manager_workers(void) { return n_peers; }
@@ -49,7 +49,6 @@ static void take_arrivals(void) {
     pthread_mutex_unlock(&lock);
     while (run != NULL) {
         struct run *next = run->next;
-        run->id = ++last_run;
         run->next = runs;
         runs = run;
         run = next;
@@ -198,13 +197,11 @@ pb_status manager_run(pb_job *job) {
     if (status != PB_OK)
         return status;
     struct run run;
-    if (!run_open(&run, job)) {
-        run_close(&run);
-        return fail(PB_ERR_OUT_OF_MEMORY, "no memory for the books of a map");
-    }
-    drive(&run);
+    status = run_open(&run, job);
+    if (status == PB_OK)
+        drive(&run); /* what goes wrong there, the job knows */
     run_close(&run);
-    return PB_OK; /* what went wrong, the job knows */
+    return status;
 }
 
 /* ---- beginning and end ---- */
@@ -260,6 +257,17 @@ static pb_status greet(double timeout) {
     return status;
 }
 
+static int welcome(struct peer *peer) {
+    char host[sizeof peer->host] = "";
+    gethostname(host, sizeof host - 1);
+    struct welcome body = {.is_far = strcmp(host, peer->host) != 0};
+    for (int i = 0; i < n_peers; ++i)
+        body.workers_here += strcmp(peers[i].host, peer->host) == 0;
+    const struct frame frame = {
+        .magic = FRAME_MAGIC, .kind = FRAME_WELCOME, .session = world.session, .size = sizeof body};
+    return carry_send(&peer->ctx, world.comm, peer->rank, TAG_FRAME, &frame, &body);
+}
+
 pb_status manager_begin(double timeout) {
     n_peers = world.size - 1;
     peers = calloc((size_t)n_peers + 1, sizeof *peers);
@@ -272,7 +280,7 @@ pb_status manager_begin(double timeout) {
     world.session = new_session();
     pb_status status = greet(timeout);
     for (int i = 0; i < n_peers && status == PB_OK; ++i) {
-        const int code = send_note(peers[i].rank, TAG_FRAME, FRAME_WELCOME, 0);
+        const int code = welcome(&peers[i]);
         if (code != MPI_SUCCESS)
             status = fail(PB_ERR_IO, "rank %d cannot be reached: %s", peers[i].rank, carry_error(code));
     }

@@ -63,18 +63,18 @@ void run_fail(struct run *run, pb_status status) {
     pb_job_fail(run->job, status, text);
 }
 
-int run_open(struct run *run, pb_job *job) {
+pb_status run_open(struct run *run, pb_job *job) {
     const int32_t wanted = pb_job_n_jobs(job);
-    *run = (struct run){.job = job, .cap = wanted < n_peers ? wanted : n_peers};
+    *run = (struct run){.job = job, .id = pb_job_call(job), .cap = wanted < n_peers ? wanted : n_peers};
+    const pb_status status = pb_job_detach_ctx(job, &run->ctx);
+    if (status != PB_OK)
+        return status;
     run->numbers = calloc((size_t)run->cap + 1, 1);
-    pb_bytes ctx;
-    if (pb_job_ctx(job, &ctx) == PB_OK && ctx.size >= CTX_APART) {
-        run->ctx = ctx;
+    if (run->ctx.data != NULL)
         run->has_ctx = calloc((size_t)world.size, 1);
-        if (run->has_ctx == NULL)
-            return 0;
-    }
-    return run->numbers != NULL;
+    if (run->numbers == NULL || (run->ctx.data != NULL && run->has_ctx == NULL))
+        return fail(PB_ERR_OUT_OF_MEMORY, "no memory for the books of a map");
+    return PB_OK;
 }
 
 void run_close(struct run *run) {
@@ -154,11 +154,9 @@ static int send_chunk(struct peer *peer, struct run *run, int *sent) {
     if (joins)
         join(peer, run);
     pb_bytes message;
-    const uint32_t flags = run->has_ctx != NULL ? PB_ENCODE_CTX_APART : 0;
-    status = pb_job_encode_for(run->job, &slot->chunk, peer->number, flags, &message);
+    status = pb_job_encode_for(run->job, &slot->chunk, peer->number, &message);
     if (status != PB_OK) {
         run_fail(run, status);
-        pb_job_put_back(run->job, &slot->chunk);
         if (joins)
             leave(peer);
         run->is_dry = 1;
@@ -172,7 +170,6 @@ static int send_chunk(struct peer *peer, struct run *run, int *sent) {
     struct frame frame = frame_of(FRAME_WORK, run->id);
     frame.chunk = slot->id;
     frame.size = message.size;
-    frame.ctx_size = run->ctx.size;
     return carry_send(&slot->out, world.comm, peer->rank, TAG_FRAME, &frame, message.data);
 }
 
@@ -261,9 +258,6 @@ int take_reply(struct incoming *in) {
                      pb_last_error());
             pb_job_return(run->job, &chunk, why);
         }
-        return code;
-    case FRAME_UNRUN:
-        pb_job_put_back(run->job, &chunk);
         return code;
     case FRAME_FAILED:
         snprintf(why, sizeof why, "(rank %d on %s) %.*s", peer->rank, peer->host,

@@ -10,18 +10,16 @@
 /* Chunks on their way to one worker: while one runs the next one waits there. Of long messages one at a time.
  */
 enum { SLOTS = 2 };
-/* From here on ctx is sent once a map and worker, not with each chunk. Above BODY_ROOM. */
-enum { CTX_APART = 64 * 1024 };
 
 /* A map. It lies on the stack of the thread that called it. */
 struct run {
     pb_job *job;
-    uint64_t id;
+    uint64_t id;       /* pb_job_call */
     int32_t cap;       /* workers that it may have */
     int32_t peers;     /* that it has */
     int32_t in_flight; /* chunks */
-    pb_bytes ctx;      /* where it goes apart */
-    char *has_ctx;     /* by rank; NULL where ctx goes along */
+    pb_bytes ctx;      /* sent once to each worker, ahead of its chunks */
+    char *has_ctx;     /* by rank; NULL where there is none */
     char *numbers;     /* by worker index: whether it is taken */
     int is_dry;        /* nothing was left to claim when it was last tried, and nothing has come back since */
     int was_cancelled; /* the workers were told */
@@ -44,7 +42,7 @@ struct peer {
     int32_t in_flight;
     int has_long; /* one of them has a long message */
     struct slot slots[SLOTS];
-    struct outgoing ctx; /* of `ctx_run` */
+    struct outgoing ctx; /* of `ctx_run`; at first the welcome */
     struct run *ctx_run;
     char host[96];
 };
@@ -57,8 +55,8 @@ int send_note(int rank, int tag, enum frame_kind kind, uint64_t run);
 /* Tidies up those that have arrived; `all` waits for them. */
 int notes_tidy(int all);
 
-/* Whether the run's books can be made. */
-int run_open(struct run *run, pb_job *job);
+/* Makes the run's books. Errors: no memory, or a ctx that cannot be sent. */
+pb_status run_open(struct run *run, pb_job *job);
 void run_close(struct run *run);
 /* Gives idle or half-idle peers what there is to do. An MPI error code. */
 int feed(struct run *runs);

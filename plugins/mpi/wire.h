@@ -7,10 +7,10 @@
  *
  *   worker                          manager (rank 0)
  *   HELLO   version, host     ->
- *                             <-    WELCOME  session
- *                             <-    CTX      once a map and worker, where ctx is large
+ *                             <-    WELCOME  session, who else is on that machine
+ *                             <-    CTX      once a map and worker
  *                             <-    WORK     a chunk, as pb_job_encode_for wrote it; two at most on their way
- *   REPLY, UNRUN or FAILED    ->
+ *   REPLY or FAILED           ->
  *                             <-    CANCEL   by tag TAG_CONTROL: overtakes the chunks that wait
  *                             <-    FORGET   the map is over: frees its ctx
  *                             <-    BYE      the end
@@ -28,7 +28,6 @@ enum frame_kind {
     FRAME_CTX,
     FRAME_WORK,
     FRAME_REPLY,
-    FRAME_UNRUN,  /* the chunk's map was cancelled before it began */
     FRAME_FAILED, /* the worker could not make a reply; the body says why */
     FRAME_CANCEL,
     FRAME_FORGET,
@@ -42,11 +41,10 @@ struct frame {
     uint32_t magic;
     uint32_t kind;
     uint64_t session; /* 0 before WELCOME */
-    uint64_t run;     /* the map */
+    uint64_t run;     /* the map: pb_job_call */
     uint64_t chunk;
-    uint64_t size;     /* of the body */
-    uint64_t ctx_size; /* of the ctx that came apart; 0: ctx is in the chunk */
-    uint64_t unused[2];
+    uint64_t size; /* of the body */
+    uint64_t unused[3];
 };
 typedef char frame_has_64_bytes[sizeof(struct frame) == 64 ? 1 : -1];
 
@@ -57,6 +55,12 @@ enum { FRAME_ROOM = 64 * 1024, BODY_ROOM = FRAME_ROOM - 64 };
 struct hello {
     char version[32]; /* of parallel_backend */
     char host[96];
+};
+
+/* The body of WELCOME. */
+struct welcome {
+    int32_t workers_here; /* ranks that work on the same machine */
+    int32_t is_far;       /* that is another machine than rank 0's */
 };
 
 #endif

@@ -2,14 +2,10 @@
  * replies.
  *
  * While a chunk runs nobody looks for messages, so a second thread, the watcher, does: every few milliseconds
- * it looks for CANCEL. Both use MPI and `state` only under `lock`, so MPI_THREAD_SERIALIZED will do; where
- * MPI gives less there is no watcher, and a cancel is seen between chunks.
- *
- * Why no cancel is lost and none meets another map's chunk: `running` is the map of the chunk that is between
- * its start and its end, written under the lock by the main thread. The watcher compares it with the maps
- * that were cancelled and calls pb_worker_cancel, all under the lock; so the chunk that it stops is one of
- * that map. A chunk that has been marked as running but has not yet begun inside the library is not stopped
- * by that call, and therefore the watcher repeats it at each look, for as long as the chunk runs. */
+ * it looks for CANCEL and passes it on to the library, which knows calls by their numbers and remembers those
+ * that were cancelled: chunks that run stop, chunks that wait will not begin. Both threads are in MPI, and in
+ * `state`, only under `lock`, so MPI_THREAD_SERIALIZED will do; where MPI gives less there is no watcher, and
+ * a cancel is seen between chunks. */
 #define _POSIX_C_SOURCE 200809L
 #include "worker.h"
 #include "world.h"
@@ -21,13 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOK_EVERY_NS = 3000000, IDLE_LOOKS = 300, CANCELS_KEPT = 32 };
+enum { LOOK_EVERY_NS = 3000000, IDLE_LOOKS = 300 };
 
-/* A large ctx, until its map is over. */
+/* A ctx, until its map is over. */
 struct ctx {
     uint64_t run;
     struct buffer bytes;
-    size_t size;
     struct ctx *next;
 };
 
@@ -35,9 +30,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t busy_again = PTHREAD_COND_INITIALIZER;
 
 static struct {
-    uint64_t running; /* the map of the chunk that runs; 0: none */
-    uint64_t cancelled[CANCELS_KEPT];
-    unsigned cancels;
+    int is_running; /* a chunk */
     int watcher_sleeps, is_over;
     struct incoming control; /* frames of TAG_CONTROL */
 } state;
@@ -46,20 +39,11 @@ static struct incoming in;
 static struct outgoing out;
 static struct ctx *ctxs;
 
-static int is_cancelled(uint64_t run) {
-    for (unsigned i = 0; i < CANCELS_KEPT; ++i)
-        if (state.cancelled[i] == run)
-            return 1;
-    return 0;
-}
-
-static void note_cancel(uint64_t run) { state.cancelled[state.cancels++ % CANCELS_KEPT] = run; }
-
 /* Under the lock. */
 static void take_cancels(void) {
     int came = 0;
     while (carry_receive(&state.control, world.comm, 0, TAG_CONTROL, &came) == MPI_SUCCESS && came)
-        note_cancel(state.control.frame.run);
+        pb_worker_cancel_call(state.control.frame.run);
 }
 
 static void *watch(void *unused) {
@@ -68,17 +52,15 @@ static void *watch(void *unused) {
     int idle = 0;
     pthread_mutex_lock(&lock);
     while (!state.is_over) {
-        if (state.running == 0 && ++idle > IDLE_LOOKS) {
+        if (!state.is_running && ++idle > IDLE_LOOKS) {
             state.watcher_sleeps = 1;
             pthread_cond_wait(&busy_again, &lock);
             state.watcher_sleeps = idle = 0;
             continue;
         }
-        if (state.running != 0) {
+        if (state.is_running) {
             idle = 0;
             take_cancels();
-            if (is_cancelled(state.running))
-                pb_worker_cancel();
         }
         pthread_mutex_unlock(&lock);
         nanosleep(&pause, NULL);
@@ -88,24 +70,18 @@ static void *watch(void *unused) {
     return NULL;
 }
 
-/* Says whether the chunk may run, and that it does. */
-static int begin(uint64_t run) {
+static void begin(void) {
     pthread_mutex_lock(&lock);
     take_cancels();
-    const int may = !is_cancelled(run);
-    state.running = may ? run : 0;
-    if (may && state.watcher_sleeps)
+    state.is_running = 1;
+    if (state.watcher_sleeps)
         pthread_cond_signal(&busy_again);
     pthread_mutex_unlock(&lock);
-    return may;
 }
 
-/* `is_done`: the map ended with this chunk, so the next one, which may be here already, need not be run. */
-static void end(int is_done) {
+static void end(void) {
     pthread_mutex_lock(&lock);
-    if (is_done)
-        note_cancel(state.running);
-    state.running = 0;
+    state.is_running = 0;
     pthread_mutex_unlock(&lock);
 }
 
@@ -151,23 +127,43 @@ static int say_hello(void) {
     return send_frame(&frame, &hello);
 }
 
-/* ---- ctx ---- */
-
-static struct ctx *find_ctx(uint64_t run) {
-    struct ctx *ctx = ctxs;
-    while (ctx != NULL && ctx->run != run)
-        ctx = ctx->next;
-    return ctx;
+/* On another machine than the caller's, tasks own CPUs of this one: those that the launcher has bound this
+ * rank to, else a part of all. */
+static int take_welcome(void) {
+    struct welcome welcome;
+    if (in.frame.size != sizeof welcome)
+        return CARRY_NOT_OURS;
+    memcpy(&welcome, in.data, sizeof welcome);
+    world.session = in.frame.session;
+    if (welcome.is_far) {
+        const int32_t cpus = pb_cpu_count(0);
+        const int is_bound = cpus < sysconf(_SC_NPROCESSORS_ONLN);
+        const int32_t share = is_bound || welcome.workers_here < 1 ? cpus : cpus / welcome.workers_here;
+        pb_worker_set_cpus(share > 0 ? share : 1);
+    }
+    return MPI_SUCCESS;
 }
 
-/* Keeps the body of the frame that came. Without memory for it, the chunks that need it say so. */
-static void keep_ctx(void) {
+/* ---- ctx ---- */
+
+static int keep_ctx(void) {
     struct ctx *ctx = calloc(1, sizeof *ctx);
     if (ctx == NULL)
-        return;
-    *ctx = (struct ctx){.run = in.frame.run, .bytes = in.body, .size = in.frame.size, .next = ctxs};
-    in.body = (struct buffer){NULL, 0};
+        return CARRY_NO_MEMORY;
+    ctx->run = in.frame.run;
+    if (in.data == in.body.data) {
+        ctx->bytes = in.body;
+        in.body = (struct buffer){NULL, 0};
+    } else if (buffer_reserve(&ctx->bytes, in.frame.size)) {
+        memcpy(ctx->bytes.data, in.data, in.frame.size);
+    } else {
+        free(ctx);
+        return CARRY_NO_MEMORY;
+    }
+    ctx->next = ctxs;
     ctxs = ctx;
+    return pb_worker_put_ctx(ctx->run, ctx->bytes.data, in.frame.size) == PB_OK ? MPI_SUCCESS
+                                                                                : CARRY_NOT_OURS;
 }
 
 static void forget_ctx(uint64_t run) {
@@ -175,6 +171,7 @@ static void forget_ctx(uint64_t run) {
         if ((*at)->run == run) {
             struct ctx *gone = *at;
             *at = gone->next;
+            pb_worker_drop_ctx(run);
             buffer_free(&gone->bytes);
             free(gone);
             return;
@@ -193,24 +190,15 @@ static int work(void) {
     struct frame frame = frame_of(FRAME_REPLY);
     frame.run = in.frame.run;
     frame.chunk = in.frame.chunk;
-    struct ctx *ctx = in.frame.ctx_size > 0 ? find_ctx(in.frame.run) : NULL;
-    if (in.frame.ctx_size > 0 && ctx == NULL)
-        return reply_failed(&frame, "had no memory for ctx");
-    if (!begin(in.frame.run)) {
-        frame.kind = FRAME_UNRUN;
-        return send_frame(&frame, NULL);
-    }
     pb_results *results = NULL;
     pb_bytes reply = {NULL, 0};
-    pb_status status = pb_worker_run_with(in.data, in.frame.size, ctx != NULL ? ctx->bytes.data : NULL,
-                                          ctx != NULL ? ctx->size : 0, &results);
-    end(status == PB_DONE);
-    if (status == PB_OK || status == PB_DONE)
+    begin();
+    pb_status status = pb_worker_run(in.data, in.frame.size, &results);
+    end();
+    if (status == PB_OK)
         status = pb_results_get(results, 0, &reply);
-    if (status != PB_OK)
-        return reply_failed(&frame, pb_last_error());
     frame.size = reply.size;
-    const int code = send_frame(&frame, reply.data);
+    const int code = status == PB_OK ? send_frame(&frame, reply.data) : reply_failed(&frame, pb_last_error());
     pb_results_free(results);
     return code;
 }
@@ -222,10 +210,10 @@ static int serve_frames(void) {
             return code;
         switch (in.frame.kind) {
         case FRAME_WELCOME:
-            world.session = in.frame.session;
+            code = take_welcome();
             break;
         case FRAME_CTX:
-            keep_ctx();
+            code = keep_ctx();
             break;
         case FRAME_FORGET:
             forget_ctx(in.frame.run);

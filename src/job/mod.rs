@@ -33,7 +33,6 @@ use crate::message::Around;
 use crate::shared::Spare;
 use crate::status::{Error, ItemFate, Result, Status};
 use deadline::Clock;
-pub use outside::Manner;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;

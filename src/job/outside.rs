@@ -2,7 +2,7 @@
 //! threads that we do not know.
 
 use super::{Chunk, Job, Loss};
-use crate::message::{APART, Data, Reply, Request};
+use crate::message::Reply;
 use crate::status::{Error, Result};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -34,24 +34,6 @@ struct Shipped {
     message: Vec<u8>,
     /// The seat that it has, unless more chunks are on their way than there are workers.
     seat: Option<usize>,
-}
-
-/// How a chunk is encoded.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Manner {
-    /// Whose it will be, where the backend numbers its workers itself.
-    pub worker: Option<usize>,
-    /// Whether ctx stays out of the message.
-    pub ctx_apart: bool,
-}
-
-impl Manner {
-    fn apply<'a>(&self, mut request: Request<'a>) -> Request<'a> {
-        if let (true, Data::Inline(ctx)) = (self.ctx_apart, request.ctx) {
-            request.ctx = Data::Shared { block: APART, offset: 0, len: ctx.len() as u64 };
-        }
-        request
-    }
 }
 
 impl State {
@@ -139,18 +121,19 @@ impl Job {
         )))
     }
 
-    /// Encodes a claimed chunk. The message stays where it is until the chunk is completed or returned.
-    pub fn encode_outside(&self, chunk: Chunk, manner: Manner) -> Result<(*const u8, usize)> {
+    /// Encodes a claimed chunk, for a worker whose number the backend knows or for any. The message stays where it is until the
+    /// chunk is completed or returned.
+    pub fn encode_outside(&self, chunk: Chunk, worker: Option<usize>) -> Result<(*const u8, usize)> {
         let task = self.outside.lock().task.clone();
         let task = task.map_or_else(|| self.encode_task(), Ok)?;
         let mut state = self.outside.lock();
         let place = state.place(chunk)?;
         if state.claimed[place].shipped.is_none() {
-            let seat = if manner.worker.is_none() { self.seats.take(0) } else { None };
-            let number = manner.worker.or(seat).unwrap_or(state.encoded % self.n_jobs());
+            let seat = if worker.is_none() { self.seats.take(0) } else { None };
+            let number = worker.or(seat).unwrap_or(state.encoded % self.n_jobs());
             let inputs = self.plan.task.inputs(chunk);
             let request = self.request(&task, number, chunk, inputs.as_deref());
-            let message = request.map(|request| manner.apply(request).encode());
+            let message = request.map(|request| request.encode());
             let message =
                 message.inspect_err(|_| seat.into_iter().for_each(|seat| self.seats.give_back(seat)))?;
             state.encoded += 1;
@@ -186,23 +169,6 @@ impl Job {
         }
         self.arrived(chunk)?;
         self.complete(chunk, &reply)
-    }
-
-    /// Takes back a chunk of which nothing has run: its items can be claimed again.
-    pub fn put_back_outside(&self, chunk: Chunk) -> Result<()> {
-        let mut state = self.outside.lock();
-        let place = state.place(chunk)?;
-        let claimed = state.claimed.swap_remove(place);
-        drop(state);
-        let seat = claimed.shipped.and_then(|shipped| shipped.seat);
-        seat.into_iter().for_each(|seat| self.seats.give_back(seat));
-        self.put_back(chunk);
-        Ok(())
-    }
-
-    /// The bytes of ctx, for those who send it apart from the chunks.
-    pub fn ctx_outside(&self) -> Result<Option<&[u8]>> {
-        Ok(self.plan.task.cargo()?.ctx)
     }
 
     /// Takes back an encoded chunk whose worker was lost.

@@ -243,7 +243,24 @@ TEST(after_a_shutdown_there_is_no_second_beginning) {
     CHECK_TEXT("pb_shutdown");
 }
 
-int main(void) {
+/* One rank says that it is on another machine: its tasks own CPUs of that one, all of them, as it is alone
+ * there. */
+TEST(on_another_machine_tasks_own_its_cpus) {
+    int64_t seen[2][3];
+    const pb_scope scope = use_mpi(0);
+    CHECK_INT(1, pb_effective_n_jobs(0));
+    CHECK_OK(pb_parallel_map(nested, NULL, 2, NULL, 0, seen, sizeof *seen, NULL));
+    for (int i = 0; i < 2; ++i)
+        CHECK_INT(1, seen[i][1]);
+    CHECK_OK(pb_pop_backend(scope));
+    CHECK_OK(pb_shutdown());
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "far") == 0) {
+        RUN(on_another_machine_tasks_own_its_cpus);
+        return check_result();
+    }
     RUN(the_backend_comes_without_a_call_that_loads_it);
     RUN(all_workers_are_all_ranks_but_the_first);
     RUN(n_jobs_is_the_number_of_ranks_that_work);
