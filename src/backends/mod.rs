@@ -42,6 +42,9 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// `pb_shutdown` was called: ends what is idle.
+    fn shutdown(&self) {}
+
     /// Starts a session, or says what is wrong with the parameters or missing on this machine.
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>>;
 }
@@ -51,6 +54,11 @@ pub trait Session: Send + Sync {
     /// How many workers a map that asks for `n_jobs` (positive) would really get; below 1: there is none to be had.
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         Ok(n_jobs)
+    }
+
+    /// Workers that n_jobs = -1 stands for; `None`: the CPUs of the caller's share.
+    fn max_n_jobs(&self) -> Result<Option<i32>> {
+        Ok(None)
     }
 
     /// Whether the other questions get the same answers at any time, so that they need not be asked at every call.

@@ -143,6 +143,10 @@ impl Worker {
         drop(seat);
         let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
         self.ended_map = failure.is_some() && !request.collect_errors;
+        if self.ended_map && request.call != 0 {
+            // Chunks of the call that wait behind this one would run for nobody.
+            held::cancel_call(request.call);
+        }
         Ok((items, failure))
     }
 }
