@@ -23,7 +23,7 @@ stage = @printf '\n== %s\n'
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 .PHONY: demo test bench bench-processes check install header format clean setup-demo setup-test setup-bench build local-install \
-        test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-bench
+        test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 
 demo: setup-demo local-install
 	$(stage) "demo"
@@ -31,7 +31,7 @@ demo: setup-demo local-install
 	cmake --build build/demo >>build/demo.log || { cat build/demo.log; exit 1; }
 	build/demo/pb-demo --plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so
 
-test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-bench
+test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 	$(stage) "all passed"
 
 setup-demo:
@@ -101,6 +101,10 @@ test-examples: local-install
 test-forks: local-install
 	$(stage) "processes that Python and R fork"
 	tests/fork/test $(prefix)
+
+test-engines: local-install
+	$(stage) "maps on clusters of Dask and Ray"
+	tests/engines/test $(prefix)
 
 test-bench:
 	$(stage) "how the benchmark reports"
