@@ -1,6 +1,7 @@
 //! The items of a chunk in a worker: a function that was found here, with arrays that came from elsewhere.
 
 use super::Surface;
+use super::held::Watch;
 use crate::job::{self, Chunk, Task};
 use crate::link::Marks;
 use crate::message::{Data, Failure, Kind, Reply, Request, Statuses, pack, unpack};
@@ -116,6 +117,7 @@ pub(super) struct Items {
     output_in_reply: bool,
     begin: usize,
     surface: Arc<dyn Surface>,
+    watch: Watch,
     own_marks: Marks,
     /// How each item ended, where errors are collected and the carrier has no place for it.
     own_statuses: Vec<AtomicI32>,
@@ -157,6 +159,7 @@ impl Items {
             output_in_reply: matches!(request.outputs, Data::Inline(_)),
             begin: request.begin as usize,
             surface,
+            watch: Watch::new(request.call),
             own_marks: Marks::default(),
             own_statuses: (0..own).map(|_| AtomicI32::new(0)).collect(),
             collect_errors: request.collect_errors,
@@ -164,6 +167,11 @@ impl Items {
             last: AtomicI32::new(0),
             started: Instant::now(),
         })
+    }
+
+    /// Whether the chunk should end early.
+    pub(super) fn stopped(&self) -> bool {
+        self.surface.stopped() || self.watch.is_cancelled()
     }
 
     fn marks(&self) -> &Marks {
@@ -328,7 +336,7 @@ impl Task for Arc<Items> {
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let marks = self.marks();
         for index in chunk.begin..chunk.end {
-            if flags.load(Ordering::Relaxed) != 0 || self.surface.stopped() {
+            if flags.load(Ordering::Relaxed) != 0 || self.stopped() {
                 return (index, None);
             }
             let code = self.run_item(index - self.begin, marks);
