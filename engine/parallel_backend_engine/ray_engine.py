@@ -16,10 +16,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import hashlib
-import os
 import pickle
-import secrets
-import sys
 
 from parallel_backend_engine import engine, ray_cluster, ray_worker, shim
 

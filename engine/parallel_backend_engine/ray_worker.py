@@ -87,7 +87,7 @@ def run_chunk(shim, head, message, ctx=None, files=()):
 
 def _prepare(shim):
     # A task holds one CPU of the cluster: that is what maps and libraries inside it have.
-    os.environ.setdefault("PB_MAX_CPU_COUNT", "1")
+    shim.set_share(os.cpu_count() or 1)
     is_main = threading.current_thread() is threading.main_thread()
     _state["interrupts"] = Interrupts(shim.cancel_call) if is_main else Nobody()
     _state["calls"] = set()
