@@ -1,27 +1,37 @@
-"""The rows of dask: a hand-written client on the same cluster, whose tasks are chunks too, and joblib's backend."""
+"""The rows of dask. The hand-written client does what Dask's documentation advises: client.map, no purity assumed, gather."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import joblib
 import raw
+from clusters import dask_cluster
 from distributed import Client
-from measure import Row, in_turn
-from tiny import rows_of_tiny_items
+from measure import Row
+from ours import Library
+from rows import Chunks, rows as measured
 
 
-class RawClient:
-    """What its documentation advises: client.map with no purity assumed, then gather."""
-
-    def __init__(self, address: str, kernel: str):
-        self.client, self.kernel = Client(address), kernel
+class DaskClient:
+    def __init__(self, address: str, kernel: Path):
+        self._client, self._kernel = Client(address), str(kernel)
 
     def burn(self, seconds: float, items: int, batch: int) -> None:
         begins, ends = zip(*raw.ranges(items, batch))
-        constant = [self.kernel] * len(begins), [seconds] * len(begins)
-        futures = self.client.map(raw.burn_range, *constant, begins, ends, pure=False)
-        raw.check(self.client.gather(futures), items)
+        same = [self._kernel] * len(begins), [seconds] * len(begins)
+        raw.check(self._client.gather(self._client.map(raw.burn_range, *same, begins, ends, pure=False)), items)
 
     def joblib_two(self) -> None:
-        with joblib.parallel_config("dask", client=self.client):
-            joblib.Parallel()(joblib.delayed(raw.burn_range)(self.kernel, 0.0, i, i + 1) for i in range(2))
+        with joblib.parallel_config("dask", client=self._client):
+            joblib.Parallel()(joblib.delayed(raw.burn_range)(self._kernel, 0.0, i, i + 1) for i in range(2))
 
     def close(self) -> None:
-        self.client.close()
+        self._client.close()
+
+
+def rows(library: Library, kernel: Path, rounds: int) -> Iterator[Row]:
+    with dask_cluster() as address:
+        client, scope = DaskClient(address, kernel), library.push("dask", f"address={address}")
+        yield from measured("dask", library, client, Chunks(200, 0.050), rounds)
+        library.pop(scope)
+        client.close()

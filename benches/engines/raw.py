@@ -22,3 +22,4 @@ def check(chunks: list[bytes], items: int) -> None:
     values = [value for chunk in chunks for value in memoryview(chunk).cast("d")]
     if values != list(range(items)):
         raise RuntimeError("wrong results")
+
