@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Names that stay.
-const BUILT_IN: [&str; 4] = ["loky", "multiprocessing", "sequential", "threading"];
+const BUILT_IN: [&str; 6] = ["dask", "loky", "multiprocessing", "ray", "sequential", "threading"];
 
 /// Names that belong to this project, those included that this version does not have.
 const PLANNED: [&str; 5] = ["loky", "multiprocessing", "dask", "ray", "mpi"];
@@ -41,7 +41,12 @@ static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
     let mut names = Names::new();
     insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
     #[cfg(target_os = "linux")]
-    insert(&mut names, "loky", Arc::new(crate::backends::loky::Loky));
+    {
+        use crate::backends::engine::{Engine, Kind};
+        insert(&mut names, "loky", Arc::new(crate::backends::loky::Loky));
+        insert(&mut names, "dask", Arc::new(Engine(Kind::Dask)));
+        insert(&mut names, "ray", Arc::new(Engine(Kind::Ray)));
+    }
     insert(&mut names, "sequential", Arc::new(Sequential));
     insert(&mut names, "threading", Arc::new(Threading));
     Mutex::new(names)

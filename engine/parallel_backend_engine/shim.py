@@ -27,6 +27,17 @@ import tempfile
 import threading
 
 ABI_VERSION = 1
+
+
+def _source_sha256():
+    try:
+        return hashlib.sha256(__spec__.loader.get_source(__name__).encode()).hexdigest()
+    except Exception:  # no source: a frozen program, say
+        return ""
+
+
+# By which a session sees whether a cluster has this very file installed.
+SOURCE_SHA256 = _source_sha256()
 # A worker keeps so many ctxs of calls that nobody has ended (their bridge died, say).
 CTX_KEPT = 8
 # And so many numbers of calls that were cancelled.
@@ -411,7 +422,10 @@ def _hash(path, afresh=False):
 
 
 def _cache():
-    return os.path.join(tempfile.gettempdir(), f"pb-{os.getuid()}")
+    try:
+        return os.path.join(tempfile.gettempdir(), f"pb-{os.getuid()}")
+    except OSError as error:
+        raise _no_cache("the directory for temporary files", error) from None
 
 
 def _is_mine(path):

@@ -55,6 +55,8 @@ struct State {
     put_back: VecDeque<Chunk>,
     /// How often items were lost.
     losses: HashMap<usize, u32>,
+    /// What the job's error, should it have one, is to say besides.
+    remark: Option<String>,
 }
 
 impl Remote {
@@ -151,6 +153,38 @@ impl Job {
             }
         }
         self.claim(0)
+    }
+
+    /// The same, of `most` items at most, whatever the job itself thinks of their pace.
+    pub fn claim_sized(&self, most: usize) -> Option<Chunk> {
+        if self.is_stopped() {
+            return None;
+        }
+        if self.remote.waiting.load(Ordering::Acquire) > 0 {
+            let mut state = self.remote.lock();
+            if let Some(chunk) = state.put_back.front_mut() {
+                let first = Chunk { end: chunk.end.min(chunk.begin.saturating_add(most)), ..*chunk };
+                chunk.begin = first.end;
+                if chunk.begin == chunk.end {
+                    state.put_back.pop_front();
+                    self.remote.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                return Some(first);
+            }
+        }
+        self.claims.next_sized(most)
+    }
+
+    /// Has the job's error, if it ends with one, say this too.
+    pub fn remark(&self, text: String) {
+        self.remote.lock().remark = Some(text);
+    }
+
+    pub(super) fn with_remark(&self, error: Error) -> Error {
+        match &self.remote.lock().remark {
+            Some(remark) => Error { message: format!("{}; {remark}", error.message), ..error },
+            None => error,
+        }
     }
 
     /// Gives back items that have not begun.

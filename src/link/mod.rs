@@ -24,6 +24,7 @@ pub mod futex;
 pub mod segment;
 pub mod socket;
 pub mod spawn;
+pub mod stream;
 
 use crate::shared::Shareable;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
