@@ -23,7 +23,7 @@ from parallel_backend_engine import engine, ray_cluster, ray_worker, shim
 # Seconds. One task costs the driver and the worker about this much of their CPUs.
 SLOT_COST = 0.0002
 # A chunk that takes less is not worth its task.
-LEAST = 0.02
+LEAST = 0.05
 CHUNK_BYTES = 8 << 20
 CREDIT = 64 << 20
 
@@ -107,24 +107,38 @@ class RayEngine(engine.Engine):
         return slots
 
     async def _watch_cluster(self):
-        """Tells when the number of CPUs has changed, and when nobody answers any more."""
-        answered = self._loop.time()
+        """Tells when the number of CPUs has changed, when nobody answers any more, and when nobody is there to work."""
+        answered = had_cpus = self._loop.time()
         while not self._is_closed:
             await asyncio.sleep(engine.SLOTS_EVERY)
-            asking = self._loop.run_in_executor(None, self._cluster.cpus)
-            try:
-                slots = await asyncio.wait_for(asking, max(0.1, answered + self._patience - self._loop.time()))
-            except Exception as error:  # a timeout, or what Ray says of a cluster that is gone
-                if self._loop.time() < answered + self._patience - engine.SLOTS_EVERY:
-                    continue
-                why = str(error).strip() or "no answer"
-                text = f"{self._cluster} is gone: its control service (GCS) has not answered for {self._patience:g} s ({why})"
-                self.events.fatal("PB_ERR_WORKER_LOST", text)
-                return
-            answered = self._loop.time()
-            if slots != self._slots and slots > 0:
+            slots = await self._slots_until(answered + self._patience)
+            now = self._loop.time()
+            if slots is None:
+                if now >= answered + self._patience:
+                    text = f"{self._cluster} is gone: its control service (GCS) has not answered for {self._patience:g} s"
+                    self.events.fatal("PB_ERR_WORKER_LOST", text)
+                    return
+                continue
+            answered = now
+            if slots > 0 or not any(books.waiting for books in self._books.values()):
+                had_cpus = now
+            elif now - had_cpus > self._patience:
+                self._fail_all("PB_ERR_TIMEOUT", f"{self._cluster} has had no CPU for tasks for {self._patience:g} s")
+            if slots not in (self._slots, 0):
                 self._slots = slots
                 self.events.slots(slots)
+
+    async def _slots_until(self, deadline):
+        """The cluster's CPUs; None where it does not say until then."""
+        asking = self._loop.run_in_executor(None, self._cluster.cpus)
+        try:
+            return await asyncio.wait_for(asking, max(0.1, deadline - self._loop.time()))
+        except Exception:  # a timeout, or whatever Ray says of a cluster that is gone
+            return None
+
+    def _fail_all(self, status, text):
+        for call in list(self._calls.values()):
+            self.events.failed(call, status, text)
 
     # ---- calls ----------------------------------------------------------------------------------------------------------
 
