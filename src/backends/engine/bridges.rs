@@ -16,7 +16,7 @@ fn lock() -> MutexGuard<'static, Vec<Arc<Bridge>>> {
 /// The bridge with these parameters, ready for calls; starts one, if there is none.
 pub fn get(params: &Params) -> Result<Arc<Bridge>> {
     let mut bridges = lock();
-    let (over, kept) = bridges.drain(..).partition::<Vec<_>, _>(|bridge| bridge.is_over());
+    let (gone, kept) = bridges.drain(..).partition::<Vec<_>, _>(|bridge| bridge.is_gone());
     *bridges = kept;
     let bridge = match bridges.iter().find(|bridge| bridge.serves(params)).cloned() {
         Some(bridge) => bridge,
@@ -27,7 +27,9 @@ pub fn get(params: &Params) -> Result<Arc<Bridge>> {
         }
     };
     drop(bridges);
-    over.iter().for_each(|bridge| drop(bridge.join()));
+    for bridge in &gone {
+        bridge.join();
+    }
     bridge.wait()?;
     Ok(bridge)
 }
@@ -36,8 +38,10 @@ pub fn get(params: &Params) -> Result<Arc<Bridge>> {
 pub fn shutdown() {
     let bridges = lock().clone();
     bridges.iter().for_each(|bridge| bridge.dismiss());
-    bridges.iter().for_each(|bridge| drop(bridge.join()));
-    lock().retain(|bridge| !bridge.is_over());
+    for bridge in &bridges {
+        bridge.join();
+    }
+    lock().retain(|bridge| !bridge.is_gone());
 }
 
 /// The lock, held over a fork.

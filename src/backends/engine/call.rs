@@ -6,8 +6,8 @@
 //! and says what still runs; nothing is written to the caller's arrays any more, since nobody reads for this call.
 
 use super::Kind;
-use super::bridge::{Event, Line};
 use super::frames::{Answer, BODY_MOST, CallMeta, Lost, Order, Ready, Shipped, SubmitMeta};
+use super::line::{Event, Line};
 use super::params::Params;
 use super::sizes::{Sizes, most_bytes, window};
 use crate::job::{Cargo, Chunk, Job, Loss};
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long a cancelled call waits for the engine: somewhat longer than the engine waits for its workers.
 const GRACE: Duration = Duration::from_secs(6);
 /// How long we wait for the bridge's thread to say why the bridge cannot be reached.
-const POST_MORTEM: Duration = Duration::from_secs(7);
+const POST_MORTEM: Duration = Duration::from_secs(3);
 /// A ctx up to this size travels in each message.
 const SMALL_CTX: usize = 4 << 10;
 /// A larger one does so too, as long as all the messages on their way have no more of it than this.
@@ -264,10 +264,8 @@ impl<'a> Call<'a> {
     /// Claims the next chunk and makes a message of it. `None` where nothing is left now.
     fn pack(&mut self, window: usize, width: usize) -> Result<Option<Parcel>> {
         let most = most_bytes(&self.ready, window);
-        let mut items = self.sizes.next(self.left, width);
-        if self.item_bytes > 0 {
-            items = items.min(usize::try_from(most / self.item_bytes).unwrap_or(usize::MAX)).max(1);
-        }
+        let fitting = most.checked_div(self.item_bytes).and_then(|items| usize::try_from(items).ok());
+        let items = self.sizes.next(self.left, width).min(fitting.unwrap_or(usize::MAX)).max(1);
         let Some(mut chunk) = self.job.claim_sized(items) else { return Ok(None) };
         loop {
             let message = self.encode(chunk)?;
@@ -434,7 +432,11 @@ impl<'a> Call<'a> {
                         // What is no reply now is nobody's business any more.
                         answers.iter().for_each(|answer| drop(self.answered(answer, &body)));
                     }
-                    Event::Lost(lost) => lost.iter().for_each(|lost| drop(self.land(lost.seq))),
+                    Event::Lost(lost) => {
+                        for lost in &lost {
+                            self.land(lost.seq);
+                        }
+                    }
                     Event::Cancelled(running, workers) => {
                         self.remark(running, &workers);
                         return Ok(());

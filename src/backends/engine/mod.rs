@@ -8,6 +8,8 @@ mod bridge;
 mod bridges;
 mod call;
 pub mod frames;
+mod life;
+mod line;
 mod params;
 mod python;
 pub mod sizes;

@@ -77,7 +77,7 @@ impl Sizes {
         let in_time = |seconds: f64| (seconds / pace) as usize;
         let shortest = (self.least * LAST).max(self.slot_cost * width as f64);
         let fair = (left / (2 * width.max(1))).max(in_time(shortest));
-        in_time(self.target(width)).min(fair).clamp(1, 2 * self.largest)
+        in_time(self.target(width)).min(fair).clamp(1, self.largest.saturating_mul(2))
     }
 }
 
@@ -98,11 +98,11 @@ mod tests {
         }
     }
 
-    /// Sizes at a pace, after the first `chunks` have come back in turn.
-    fn learned(pace: f64, chunks: usize) -> Sizes {
+    /// Sizes at a pace, after many chunks have come back in turn.
+    fn learned(pace: f64, width: usize) -> Sizes {
         let mut sizes = Sizes::new(&ready(), 0);
-        for _ in 0..chunks {
-            let items = sizes.next(usize::MAX, 4);
+        for _ in 0..70 {
+            let items = sizes.next(usize::MAX, width);
             sizes.took(items, items as f64 * pace);
         }
         sizes
@@ -122,13 +122,13 @@ mod tests {
 
     #[test]
     fn chunks_take_the_shortest_sensible_time() {
-        assert!((1990..=2000).contains(&learned(1e-4, 30).next(10_000_000, 4)));
-        assert_eq!(learned(10.0, 30).next(10_000_000, 4), 1);
+        assert!((1990..=2000).contains(&learned(1e-4, 4).next(10_000_000, 4)));
+        assert_eq!(learned(10.0, 4).next(10_000_000, 4), 1);
     }
 
     #[test]
     fn many_slots_need_longer_chunks() {
-        let sizes = learned(1e-3, 60);
+        let sizes = learned(1e-3, 10_000);
         assert_eq!(sizes.target(4), 0.2);
         assert_eq!(sizes.target(400), 1.0);
         assert!((990..=1000).contains(&sizes.next(usize::MAX, 400)));
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn the_last_chunks_are_smaller_but_not_tiny() {
-        let sizes = learned(1e-4, 30);
+        let sizes = learned(1e-4, 4);
         assert_eq!(sizes.next(8000, 4), 1000);
         // 1/16 of the shortest sensible time: 12.5 ms of items.
         assert!((120..=125).contains(&sizes.next(8, 4)));
         // Where many wait for one scheduler, what it can just serve.
-        assert!((4_950..=5_000).contains(&learned(1e-3, 60).next(8, 10_000)));
+        assert!((4_950..=5_000).contains(&learned(1e-3, 10_000).next(8, 10_000)));
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn items_that_take_no_time_do_no_harm() {
-        let sizes = learned(0.0, 70);
+        let sizes = learned(0.0, 4);
         assert!(sizes.next(usize::MAX, 4) >= 1 << 30);
     }
 
