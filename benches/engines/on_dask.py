@@ -1,11 +1,12 @@
 """The rows of dask. The hand-written client does what Dask's documentation advises: client.map, no purity assumed, gather."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import joblib
 import raw
-from clusters import dask_cluster
+from dask_clusters import DaskCluster
 from distributed import Client
 from measure import Row
 from ours import Library
@@ -30,7 +31,8 @@ class DaskClient:
 
 
 def rows(library: Library, kernel: Path, rounds: int) -> Iterator[Row]:
-    with dask_cluster() as address:
+    with contextlib.closing(DaskCluster(workers=2)) as cluster:
+        address = cluster.address
         client, scope = DaskClient(address, kernel), library.push("dask", f"address={address}")
         yield from measured("dask", library, client, Chunks(200, 0.050), rounds)
         library.pop(scope)

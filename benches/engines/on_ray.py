@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import raw
-from clusters import ray_cluster
+from ray_clusters import RayCluster
 from measure import Row
 from ours import Library
 from rows import Chunks, rows as measured
@@ -36,7 +36,7 @@ class RayClient:
 
 
 def rows(library: Library, kernel: Path, rounds: int) -> Iterator[Row]:
-    with ray_cluster() as cluster:
+    with RayCluster() as cluster:
         os.environ.update(cluster.entry)
         client, scope = RayClient(cluster.address, kernel), library.push("ray", f"address={cluster.address}")
         yield from measured("ray", library, client, Chunks(500, 0.010), rounds)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from parallel_backend_engine.engine import EngineError
@@ -53,8 +54,11 @@ class Cluster:
     def leave(self):
         if self._ray is not None:
             self._ray.shutdown()
-        if self._folder is not None:
+        # Its processes are ending, and may write a last line meanwhile.
+        end = time.monotonic() + 5
+        while self._folder is not None and os.path.exists(self._folder) and time.monotonic() < end:
             shutil.rmtree(self._folder, ignore_errors=True)
+            time.sleep(0.02)
 
     def _own_cluster(self):
         _sweep()
@@ -69,7 +73,8 @@ class Cluster:
             "num_cpus": len(os.sched_getaffinity(0)),
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
-            "_temp_dir": self._folder,
+            # Ray opens it to everybody; what is around it is open to this user alone.
+            "_temp_dir": os.path.join(self._folder, "r"),
         }
 
     def _find(self, timeout):

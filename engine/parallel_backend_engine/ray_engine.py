@@ -24,6 +24,8 @@ from parallel_backend_engine import engine, ray_cluster, ray_worker, shim
 SLOT_COST = 0.0002
 # A chunk that takes less is not worth its task.
 LEAST = 0.05
+# The part of engine.CANCEL_GRACE that is for killing workers whose tasks do not listen.
+FORCE_GRACE = 1.5
 CHUNK_BYTES = 8 << 20
 CREDIT = 64 << 20
 
@@ -239,10 +241,10 @@ class RayEngine(engine.Engine):
         if books is None or not books.waiting:
             return 0, []
         self._interrupt(books, force=False)
-        if not await self._ends(books, engine.CANCEL_GRACE):
+        if not await self._ends(books, engine.CANCEL_GRACE - FORCE_GRACE):
             # A task that does not listen loses its worker process, which nobody shares with it.
             self._interrupt(books, force=True)
-            await self._ends(books, engine.CANCEL_GRACE)
+            await self._ends(books, FORCE_GRACE)
         return len(books.waiting), [f"Ray task {reference.task_id().hex()}" for reference in books.waiting]
 
     def _interrupt(self, books, force):

@@ -1,0 +1,1 @@
+from dask_clusters import wait_until
