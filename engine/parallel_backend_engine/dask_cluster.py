@@ -207,7 +207,7 @@ class Cluster:
         self.threads, self._at_once = threads, shares
 
     async def how(self, worker):
-        """What became of a worker, in the words of its nanny's log where there is one."""
+        """What became of a worker, for a text that names it: in the words of its nanny's log where there is one."""
         nanny = self._nannies.get(worker)
         with contextlib.suppress(Exception):
             if nanny:
@@ -215,8 +215,8 @@ class Cluster:
                 logs = (await asyncio.wait_for(ask, 1.0)).get(nanny, ())
                 lines = [line for _, line in logs if "killed by" in line or "exited with" in line or "memory" in line]
                 if lines:
-                    return f"({worker}) died: {lines[0].strip()}"
-        return f"({worker}) died"
+                    return f"died: {lines[0].strip()}"
+        return "died"
 
     async def repair_shim(self):
         """For a worker that came while the shim was on its way to the others."""
