@@ -3,8 +3,8 @@
 The cluster's workers see neither the library nor the tasks under their paths, as on another machine: both are sent to them.
 """
 
-import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,20 +13,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from programs import PREFIX, Programs, Run, children, is_alive
+from dask_clusters import wait_until
+from programs import HERE, PREFIX, Programs, Run, children, is_alive
 from ray_clusters import RayCluster, command_lines
-from waiting import wait_until
-
-# In the cluster's processes: what lies below these folders is not there.
-BLINDFOLD = """
-import os
-_stat = os.stat
-def stat(path, *more, **named):
-    if isinstance(path, str) and path.startswith(tuple(os.environ["PB_TEST_HIDDEN"].split(":"))):
-        raise FileNotFoundError(2, "hidden by the test", path)
-    return _stat(path, *more, **named)
-os.stat = stat
-"""
 
 
 def setUpModule():
@@ -35,9 +24,10 @@ def setUpModule():
     unittest.addModuleCleanup(programs.close)
     maps = programs.engine_maps()
     (programs.folder / "blind").mkdir()
-    (programs.folder / "blind/sitecustomize.py").write_text(BLINDFOLD)
-    hidden = f"{PREFIX}:{programs.folder}"
-    cluster = RayCluster(cpus=2, environment={"PYTHONPATH": str(programs.folder / "blind"), "PB_TEST_HIDDEN": hidden})
+    # A file of this name is read by every Python that starts.
+    shutil.copy(HERE / "hide.py", programs.folder / "blind/sitecustomize.py")
+    environment = {"PYTHONPATH": str(programs.folder / "blind"), "PB_TEST_HIDE": f"{PREFIX}:{programs.folder}"}
+    cluster = RayCluster(cpus=2, environment=environment)
     unittest.addModuleCleanup(cluster.close)
 
 
@@ -217,7 +207,7 @@ class Refusals(OnRay):
 class Conformance(OnRay):
     def test_the_suite_of_all_backends(self):
         suite = programs.conformance()
-        arguments = "ray", "--params", f"address={cluster.address}", "--separate-memory"
+        arguments = "ray", "--params", f"address={cluster.address}", "--slow", "--separate-memory"
         done = subprocess.run(
             [suite, *arguments], env={**os.environ, "PB_PYTHON": sys.executable, **cluster.entry}, capture_output=True, text=True,
             timeout=120,

@@ -1,1 +1,0 @@
-from dask_clusters import wait_until
