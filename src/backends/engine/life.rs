@@ -8,7 +8,6 @@ use super::tail::Tail;
 use crate::link::{spawn, stream};
 use crate::process::{Bell, Child, Exit};
 use crate::status::{Error, Result, Status};
-use crate::tasks;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -63,7 +62,7 @@ impl Bridge {
     /// Starts the process and tells it who we are.
     fn spawn(&self, theirs: OwnedFd) -> Result<(Child, Tail)> {
         let cannot = |error: &io::Error| python::cannot_start(&self.params, error);
-        let modules = python::modules()?;
+        let (modules, library) = (python::modules()?, python::library()?);
         let (read, write) = stream::pipe().map_err(|error| cannot(&error))?;
         let child = spawn::spawn(&python::command(&self.params), theirs.as_fd(), Some(write.as_fd()));
         let child = child.map_err(|error| cannot(&error))?;
@@ -71,7 +70,6 @@ impl Bridge {
         // One that has ended already is found out when it is listened to.
         let sent = stream::send(self.socket.as_fd(), &[&modules], None, self.params.start);
         if sent.is_ok() {
-            let library = tasks::own_library().unwrap_or_default();
             let hello = Hello {
                 engine: self.params.engine_name,
                 version: env!("CARGO_PKG_VERSION"),

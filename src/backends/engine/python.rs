@@ -4,6 +4,7 @@ use super::params::Params;
 use crate::link::WORKER_SOCKET;
 use crate::link::spawn::{Command, in_path, text};
 use crate::status::{Error, Result, Status};
+use crate::tasks;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -18,6 +19,21 @@ include!(concat!(env!("OUT_DIR"), "/engine_modules.rs"));
 /// The interpreter.
 pub fn program(params: &Params) -> PathBuf {
     in_path(&params.python)
+}
+
+/// The library's file, which the bridge sends to workers that do not have it.
+pub fn library() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("PB_LIBRARY").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let own = tasks::own_library().filter(|own| std::env::current_exe().is_ok_and(|program| program != *own));
+    own.ok_or_else(|| {
+        Error::new(
+            Status::ERR_BACKEND_UNAVAILABLE,
+            "this program has parallel_backend inside (the static library), but workers on a cluster need it as a shared one: \
+             set PB_LIBRARY to the path of libparallel_backend.so of the same version",
+        )
+    })
 }
 
 /// The command that starts a bridge. Nothing in it tells where a cluster is, or how to enter it.
