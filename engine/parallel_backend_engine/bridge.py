@@ -98,12 +98,13 @@ class Bridge(engines.Events):
         """Serves until the session is over; gives the exit code."""
         code = await self._over
         await self._drain()
-        self._channel.close()
         if self._starting is not None:
             self._starting.cancel()
         if self._engine is not None:
             with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._engine.close(), CLOSE_PATIENCE)
+        # Last: once the stream has ended, the library gives the process no more time.
+        self._channel.close()
         return code
 
     async def _drain(self):
