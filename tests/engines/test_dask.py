@@ -289,7 +289,7 @@ class Starts(Case):
     def test_a_wrong_address(self):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            params = f"address=tcp://127.0.0.1:{free.getsockname()[1]};start_timeout=3"
+            params = f"address=tcp://127.0.0.1:{free.getsockname()[1]};start_timeout=2"
             found = self.run_maps(params, "squares")
         self.assertIn(found["status"], ("PB_ERR_BACKEND_UNAVAILABLE", "PB_ERR_TIMEOUT"), found)
         self.assertIn("no Dask scheduler at tcp://127.0.0.1:", found["text"])
@@ -303,7 +303,7 @@ class Starts(Case):
             silent.bind(("127.0.0.1", 0))
             silent.listen()
             began = time.monotonic()
-            params = f"address=tcp://127.0.0.1:{silent.getsockname()[1]};start_timeout=3"
+            params = f"address=tcp://127.0.0.1:{silent.getsockname()[1]};start_timeout=2"
             found = self.run_maps(params, "squares")
         self.bad(found, "PB_ERR_TIMEOUT", "tcp://127.0.0.1:")
         self.assertLess(time.monotonic() - began, 15)
