@@ -24,7 +24,7 @@ pub use claims::{Chunk, Claims};
 pub use elsewhere::{Ended, Loss, StopLine};
 pub use progress::{Progress, ProgressFn};
 pub use remote::Cargo;
-pub use run::{Seat, set_text, take_text};
+pub use run::{Seat, incomplete, set_text, take_text};
 pub use stream::Next;
 
 use crate::cpu::FloatMode;

@@ -2,7 +2,7 @@
 
 use super::{Chunk, Ended, Job, Stay, Stream, UNTIDY, callsite, now};
 use crate::cpu::{nanoseconds, ticks};
-use crate::status::{ItemFate, Status};
+use crate::status::{Error, ItemFate, Status};
 use crate::trace::{self, What};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -51,6 +51,15 @@ pub fn take_text() -> Option<String> {
 /// Attaches a text to the failure that the task on this thread is returning.
 pub fn set_text(message: String) {
     let _ = TASK_TEXT.try_with(|text| text.replace(Some(message)));
+}
+
+/// The code of an item that returned `code`, where there was no room for all of its result: it fails, and says why, unless
+/// the task says more.
+pub fn incomplete(code: i32, broken: Option<Error>) -> i32 {
+    let Some(error) = broken else { return code };
+    let said = take_text().filter(|_| code != 0);
+    set_text(said.unwrap_or_else(|| format!("its result is not whole: {}", error.message)));
+    if code == 0 { error.status.0 } else { code }
 }
 
 impl Job {

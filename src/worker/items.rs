@@ -217,13 +217,7 @@ impl Items {
         let place: *mut Output = &mut *output;
         // SAFETY: the function is a task of bytes; the input lies in the request, the output is this item's alone.
         let code = contain(|| unsafe { call(ctx, self.begin + item, input as *const c_void, size, place) });
-        let code = match output.broken.take() {
-            Some(error) if code == 0 => {
-                job::set_text(format!("its result is not whole: {}", error.message));
-                error.status.0
-            }
-            _ => code,
-        };
+        let code = job::incomplete(code, output.broken.take());
         let span = if code == 0 {
             output.arena.end()
         } else {
