@@ -91,6 +91,13 @@ TASK(nested) {
     return 0;
 }
 
+TASK(use_mpi_in_task) {
+    (void)ctx, (void)index, (void)input;
+    pb_scope scope;
+    *(int32_t *)output = pb_push_backend("mpi", 0, 0, NULL, &scope);
+    return pb_shutdown();
+}
+
 TASK(die) {
     (void)ctx, (void)input, (void)output;
     if (index == 0)
