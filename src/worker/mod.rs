@@ -166,6 +166,7 @@ fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings) -> Plan 
         around: Arc::new(around),
         parent: None,
         progress: None,
+        started: 0,
     }
 }
 
