@@ -3,7 +3,6 @@
 //! A name is looked up once, when a scope opens or a map needs a default; from then on the scope or the map keeps
 //! the backend alive. Unregistering only hides the name: the backend is destroyed after its last session.
 
-use crate::backends::multiprocessing::Multiprocessing;
 use crate::backends::sequential::Sequential;
 use crate::backends::threading::Threading;
 use crate::backends::{Backend, OpenRequest, Session};
@@ -39,9 +38,12 @@ type Names = BTreeMap<Arc<str>, Entry>;
 
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
     let mut names = Names::new();
-    insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
     #[cfg(target_os = "linux")]
-    insert(&mut names, "loky", Arc::new(crate::backends::loky::Loky));
+    {
+        use crate::backends::{loky::Loky, multiprocessing::Multiprocessing};
+        insert(&mut names, "loky", Arc::new(Loky));
+        insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
+    }
     insert(&mut names, "sequential", Arc::new(Sequential));
     insert(&mut names, "threading", Arc::new(Threading));
     Mutex::new(names)
@@ -71,7 +73,15 @@ pub fn names() -> Vec<Arc<str>> {
 pub fn unavailable() -> Vec<(&'static str, String)> {
     let names = lock();
     let missing = PLANNED.iter().filter(|name| !names.contains_key(**name));
-    missing.map(|name| (*name, format!("not part of version {}", env!("CARGO_PKG_VERSION")))).collect()
+    missing.map(|name| (*name, why_unavailable(name))).collect()
+}
+
+/// What a planned name lacks here.
+fn why_unavailable(name: &str) -> String {
+    if BUILT_IN.contains(&name) {
+        return "for Linux in this version".to_owned();
+    }
+    format!("not part of version {}", env!("CARGO_PKG_VERSION"))
 }
 
 fn unknown(name: &str) -> Error {
@@ -79,10 +89,7 @@ fn unknown(name: &str) -> Error {
     if PLANNED.contains(&name) {
         return Error::new(
             Status::ERR_BACKEND_UNAVAILABLE,
-            format!(
-                "backend '{name}' is not part of version {} yet; available here: {known}",
-                env!("CARGO_PKG_VERSION")
-            ),
+            format!("backend '{name}' is {} yet; available here: {known}", why_unavailable(name)),
         );
     }
     Error::new(
