@@ -401,6 +401,11 @@ typedef struct pb_backend_vtable {
     const char *(*nested_backend)(void *state, void *session, int32_t level);
     /// Optional. Called once, after the last session is closed, when the backend is unregistered.
     void (*destroy)(void *state);
+    /// Optional. Workers that n_jobs = -1 stands for, where these are not this machine's CPUs; NULL, as slot, or a result
+    /// below 1: the CPUs.
+    int32_t (*max_n_jobs)(void *state, void *session);
+    /// Optional. `pb_shutdown` was called, and the sessions that no scope opened are closed: ends what is idle.
+    void (*shutdown)(void *state);
 } pb_backend_vtable;
 
 /* ---- 6. backends --------------------------------------------------------------------------------------- */
@@ -441,7 +446,7 @@ pb_status pb_unregister_backend(const char *name);
 
 /// Loads a shared library that exports `pb_status pb_plugin_init(void)`, and calls that, which registers the plugin's
 /// backends. The library stays loaded. A backend that is asked for by name is also looked for as `libpb_backend_NAME.so` in
-/// the directories of the environment variable PB_PLUGIN_PATH.
+/// the directories of the environment variable PB_PLUGIN_PATH, and in `parallel_backend/` beside this library.
 ///
 /// Errors: PB_ERR_IO when it cannot be loaded, PB_ERR_ABI without the entry point, else what the entry point returned.
 ///
@@ -748,6 +753,20 @@ pb_status pb_job_encode(pb_job *job,
                         const pb_chunk *chunk,
                         pb_bytes *message);
 
+/// For `run`: `pb_job_encode` for a backend that numbers its workers itself.
+///
+/// @param worker  whose the chunk will be, from 0 to `pb_job_n_jobs` - 1: what its tasks see as `pb_worker_index`. The backend
+///   sees to it that chunks of one number run one after the other
+///
+/// Errors: as `pb_job_encode`, and PB_ERR_INVALID_ARGUMENT for such a number. A chunk that is encoded already keeps its
+/// message.
+///
+/// As `pb_job_encode`.
+pb_status pb_job_encode_for(pb_job *job,
+                            const pb_chunk *chunk,
+                            int32_t worker,
+                            pb_bytes *message);
+
 /// For `run`: an encoded chunk has come back. Writes outputs and statuses, and notes failures: PB_OK even if items failed, or
 /// the worker could not run the chunk at all: the job knows. Items that the worker did not run, because it was asked to stop
 /// early, can be claimed again.
@@ -789,6 +808,58 @@ pb_status pb_worker_run(const void *message,
 /// In the other process: asks every chunk that `pb_worker_run` is running there now to stop: no further item of it starts, and
 /// `pb_cancelled` tells the one that runs. It may be called from any thread, and in a signal handler.
 void pb_worker_cancel(void);
+
+/// For `run`: the random number of the call that the job carries out, by which its chunks can be cancelled
+/// (`pb_worker_cancel_call`) and its ctx be brought (`pb_job_detach_ctx`) in other processes; never 0. 0 for NULL.
+///
+/// As `pb_job_n_jobs`.
+uint64_t pb_job_call(pb_job *job);
+
+/// For `run`, where ctx is too large for every message: from now on `pb_job_encode` leaves it out, and the backend brings it
+/// to each worker once, who gives it to `pb_worker_put_ctx`. Worth it from some 10 KiB.
+///
+/// @param ctx  receives the bytes, which stay until `run` returns; data is NULL where the map's ctx is, and then there is
+///   nothing to bring
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE where ctx has no size.
+///
+/// As `pb_job_n_jobs`; `ctx` is writable.
+pb_status pb_job_detach_ctx(pb_job *job,
+                            pb_bytes *ctx);
+
+/// In the other process: the ctx of a call whose chunks come without it. Tasks get this very memory, and should not write to
+/// it: other chunks of the call see it too. Given again, it replaces what was there.
+///
+/// @param call  `pb_job_call` of the job
+/// @param data  `size` bytes, at an address that is a multiple of what the task needs (64 is always enough)
+///
+/// `data` is readable over `size` bytes until `pb_worker_drop_ctx`, or for ever.
+pb_status pb_worker_put_ctx(uint64_t call,
+                            const void *data,
+                            size_t size);
+
+/// In the other process: forgets the ctx of a call, of which no chunk runs here any more. A call that has none is fine.
+void pb_worker_drop_ctx(uint64_t call);
+
+/// In the other process: asks the chunks of one call to stop, those that run here now and those that come later: no further
+/// item of them starts, and `pb_cancelled` tells the one that runs. It may be called from any thread. The newest 1,024 calls
+/// are remembered.
+void pb_worker_cancel_call(uint64_t call);
+
+/// In the other process, on a machine that is not the caller's: how many of its CPUs the tasks of each chunk own, for maps
+/// inside them and for BLAS and OpenMP. Usually the machine's CPUs divided by how many chunks run there at once. An inner limit
+/// that the caller has set stays. 0, and so it is at first: the share that they have where the map was called.
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT for a number below 0.
+pb_status pb_worker_set_cpus(int32_t cpus);
+
+/// In the other process: loads a library, for good, that has tasks. Chunks whose task lies in the same build of it find it
+/// there, whatever its path is in the process that calls.
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE with the loader's text; PB_ERR_INVALID_ARGUMENT.
+///
+/// `path` is nul-terminated; the file's initialisers may run here.
+pb_status pb_worker_load(const char *path);
 
 /* ---- 12. two branches ---------------------------------------------------------------------------------- */
 

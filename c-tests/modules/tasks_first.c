@@ -14,3 +14,10 @@ static int32_t level(void *ctx, size_t index, const void *input, void *output) {
 }
 
 pb_task_fn static_task(void) { return level; }
+
+/* Which of several copies of the library runs. */
+int32_t copy_that_runs(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input;
+    *(int64_t *)output = (int64_t)(intptr_t)static_task;
+    return 0;
+}

@@ -8,8 +8,10 @@
 typedef struct grid_run {
     const char *label;
     const char *backend;
+    const char *params; /* NULL: none */
     int32_t n_jobs;
     int32_t inner_max_num_threads; /* 0: each worker's share of the CPUs */
+    int is_cluster; /* its workers start before the clock does, and no child of ours is one of them */
 
     int32_t workers;
     double wall_seconds;

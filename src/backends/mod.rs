@@ -4,6 +4,8 @@
 //! as it is open. A session *pulls* work: [`Session::run`] claims chunks of the [`Job`] and runs them until none
 //! is left. The C vtable is this trait with C types (`foreign.rs`); no built-in backend has a side door.
 
+#[cfg(target_os = "linux")]
+pub mod engine;
 pub mod foreign;
 #[cfg(target_os = "linux")]
 pub mod loky;
@@ -43,6 +45,9 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// `pb_shutdown` was called: ends what is idle.
+    fn shutdown(&self) {}
+
     /// Starts a session, or says what is wrong with the parameters or missing on this machine.
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>>;
 }
@@ -52,6 +57,11 @@ pub trait Session: Send + Sync {
     /// How many workers a map that asks for `n_jobs` (positive) would really get; below 1: there is none to be had.
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
         Ok(n_jobs)
+    }
+
+    /// Workers that n_jobs = -1 stands for; `None`: the CPUs of the caller's share.
+    fn max_n_jobs(&self) -> Result<Option<i32>> {
+        Ok(None)
     }
 
     /// Whether the other questions get the same answers at any time, so that they need not be asked at every call.

@@ -9,8 +9,8 @@ use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
 use crate::message::Pieces;
 #[cfg(not(target_os = "linux"))]
-use crate::status::{Error, Status};
-use crate::status::{Result, pb_status};
+use crate::status::Status;
+use crate::status::{Error, Result, pb_status};
 use crate::tasks;
 use crate::worker::{self, Alone, Worker};
 use std::ffi::{CStr, c_char, c_void};
@@ -117,7 +117,39 @@ pub unsafe extern "C" fn pb_job_encode(
         // SAFETY: the caller promised a job and a chunk, or NULL.
         let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
         writable(message, "message")?;
-        let (data, size) = job.encode_outside(chunk)?;
+        let (data, size) = job.encode_outside(chunk, None)?;
+        // SAFETY: checked not NULL, and the caller promised that it is writable.
+        unsafe { *message = pb_bytes { data: data.cast(), size } };
+        Ok(())
+    })
+}
+
+/// For `run`: `pb_job_encode` for a backend that numbers its workers itself.
+///
+/// @param worker  whose the chunk will be, from 0 to `pb_job_n_jobs` - 1: what its tasks see as `pb_worker_index`. The backend
+///   sees to it that chunks of one number run one after the other
+///
+/// Errors: as `pb_job_encode`, and PB_ERR_INVALID_ARGUMENT for such a number. A chunk that is encoded already keeps its
+/// message.
+///
+/// # Safety
+/// As `pb_job_encode`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_job_encode_for(
+    job: *mut pb_job,
+    chunk: *const pb_chunk,
+    worker: i32,
+    message: *mut pb_bytes,
+) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised a job and a chunk, or NULL.
+        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        writable(message, "message")?;
+        let number = usize::try_from(worker).ok().filter(|worker| *worker < job.n_jobs());
+        let number = number.ok_or_else(|| {
+            Error::invalid(format!("worker {worker} is none of the job's {}", job.n_jobs()))
+        })?;
+        let (data, size) = job.encode_outside(chunk, Some(number))?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *message = pb_bytes { data: data.cast(), size } };
         Ok(())
@@ -207,6 +239,108 @@ pub unsafe extern "C" fn pb_worker_run(
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_worker_cancel() {
     worker::cancel_all();
+}
+
+/// For `run`: the random number of the call that the job carries out, by which its chunks can be cancelled
+/// (`pb_worker_cancel_call`) and its ctx be brought (`pb_job_detach_ctx`) in other processes; never 0. 0 for NULL.
+///
+/// # Safety
+/// As `pb_job_n_jobs`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_job_call(job: *mut pb_job) -> u64 {
+    // SAFETY: the caller promised a job, or NULL.
+    guard_value(|_| 0, || Ok(unsafe { self::job(job) }?.call()))
+}
+
+/// For `run`, where ctx is too large for every message: from now on `pb_job_encode` leaves it out, and the backend brings it
+/// to each worker once, who gives it to `pb_worker_put_ctx`. Worth it from some 10 KiB.
+///
+/// @param ctx  receives the bytes, which stay until `run` returns; data is NULL where the map's ctx is, and then there is
+///   nothing to bring
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE where ctx has no size.
+///
+/// # Safety
+/// As `pb_job_n_jobs`; `ctx` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_job_detach_ctx(job: *mut pb_job, ctx: *mut pb_bytes) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised a job, or NULL.
+        let job = unsafe { self::job(job) }?;
+        writable(ctx, "ctx")?;
+        let bytes = job.detach_ctx()?;
+        let (data, size) = bytes.map_or((std::ptr::null(), 0), |bytes| (bytes.as_ptr(), bytes.len()));
+        // SAFETY: checked not NULL, and the caller promised that it is writable.
+        unsafe { *ctx = pb_bytes { data: data.cast(), size } };
+        Ok(())
+    })
+}
+
+/// In the other process: the ctx of a call whose chunks come without it. Tasks get this very memory, and should not write to
+/// it: other chunks of the call see it too. Given again, it replaces what was there.
+///
+/// @param call  `pb_job_call` of the job
+/// @param data  `size` bytes, at an address that is a multiple of what the task needs (64 is always enough)
+///
+/// # Safety
+/// `data` is readable over `size` bytes until `pb_worker_drop_ctx`, or for ever.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_worker_put_ctx(call: u64, data: *const c_void, size: usize) -> pb_status {
+    guard(|| {
+        if data.is_null() {
+            return Err(abi::null("data"));
+        }
+        worker::put_ctx(call, data as usize, size);
+        Ok(())
+    })
+}
+
+/// In the other process: forgets the ctx of a call, of which no chunk runs here any more. A call that has none is fine.
+#[unsafe(no_mangle)]
+pub extern "C" fn pb_worker_drop_ctx(call: u64) {
+    worker::drop_ctx(call);
+}
+
+/// In the other process: asks the chunks of one call to stop, those that run here now and those that come later: no further
+/// item of them starts, and `pb_cancelled` tells the one that runs. It may be called from any thread. The newest 1,024 calls
+/// are remembered.
+#[unsafe(no_mangle)]
+pub extern "C" fn pb_worker_cancel_call(call: u64) {
+    worker::cancel_call(call);
+}
+
+/// In the other process, on a machine that is not the caller's: how many of its CPUs the tasks of each chunk own, for maps
+/// inside them and for BLAS and OpenMP. Usually the machine's CPUs divided by how many chunks run there at once. An inner limit
+/// that the caller has set stays. 0, and so it is at first: the share that they have where the map was called.
+///
+/// Errors: PB_ERR_INVALID_ARGUMENT for a number below 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn pb_worker_set_cpus(cpus: i32) -> pb_status {
+    guard(|| {
+        if cpus < 0 {
+            return Err(Error::invalid(format!(
+                "cpus is {cpus}: it is 1 or more, or 0 for the caller's share"
+            )));
+        }
+        worker::set_cpus(cpus);
+        Ok(())
+    })
+}
+
+/// In the other process: loads a library, for good, that has tasks. Chunks whose task lies in the same build of it find it
+/// there, whatever its path is in the process that calls.
+///
+/// Errors: PB_ERR_TASK_NOT_PORTABLE with the loader's text; PB_ERR_INVALID_ARGUMENT.
+///
+/// # Safety
+/// `path` is nul-terminated; the file's initialisers may run here.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_worker_load(path: *const c_char) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised a text.
+        let path = unsafe { abi::required_text(path, "path") }?;
+        tasks::bring(path)
+    })
 }
 
 /// # Safety

@@ -4,7 +4,7 @@
 //! child the pool of threads is forgotten. No lock is ever held while foreign code runs, so taking them all cannot wait
 //! for the forking thread itself.
 
-use crate::{backends::threading, context, fork, limits, registry, shared, tasks, trace};
+use crate::{backends::threading, context, fork, limits, registry, shared, tasks, trace, worker};
 use std::any::Any;
 use std::cell::RefCell;
 use std::sync::{MutexGuard, Once};
@@ -13,8 +13,10 @@ struct Held {
     timeline: trace::ForkGuard,
     #[cfg(target_os = "linux")]
     workers: crate::backends::loky::ForkGuard,
+    #[cfg(target_os = "linux")]
+    bridges: crate::backends::engine::ForkGuard,
     spare: MutexGuard<'static, Vec<shared::Mapping>>,
-    _locks: [Box<dyn Any>; 5],
+    _locks: [Box<dyn Any>; 6],
 }
 
 thread_local! {
@@ -23,17 +25,20 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let locks: [Box<dyn Any>; 5] = [
+        let locks: [Box<dyn Any>; 6] = [
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),
             Box::new(tasks::fork_guard()),
             Box::new(shared::fork_guard()),
+            Box::new(worker::fork_guard()),
         ];
         held.replace(Some(Held {
             timeline: trace::fork_guard(),
             #[cfg(target_os = "linux")]
             workers: crate::backends::loky::fork_guard(),
+            #[cfg(target_os = "linux")]
+            bridges: crate::backends::engine::fork_guard(),
             spare: shared::spare_fork_guard(),
             _locks: locks,
         }));
@@ -49,7 +54,10 @@ extern "C" fn child() {
     if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
         held.timeline.in_child();
         #[cfg(target_os = "linux")]
-        held.workers.in_child();
+        {
+            held.workers.in_child();
+            held.bridges.in_child();
+        }
         shared::forget_in_child(held.spare);
     }
     threading::forget_after_fork();

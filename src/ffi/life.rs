@@ -17,10 +17,13 @@ use crate::status::{Error, Result, Status, pb_status};
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_shutdown() -> pb_status {
     guard(|| {
-        registry::close_implicit();
+        registry::shutdown();
         threading::shutdown();
         #[cfg(target_os = "linux")]
-        crate::backends::loky::shutdown();
+        {
+            crate::backends::loky::shutdown();
+            crate::backends::engine::shutdown();
+        }
         shared::release_all();
         super::trace::flush()
     })

@@ -8,6 +8,7 @@ use crate::status::{Error, Result, Status};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -104,6 +105,38 @@ impl CTask {
         if self.first_output().is_null() { 0 } else { self.output_size }
     }
 
+    /// The loop over items, in one of two forms.
+    fn run_items(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
+        if self.inputs.is_null() && self.first_output().is_null() {
+            self.run_bare(end, flags, at)
+        } else {
+            self.run_elements(end, flags, at)
+        }
+    }
+
+    /// Without arrays.
+    #[inline(never)]
+    fn run_bare(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
+        let (call, ctx) = (self.call, self.ctx);
+        // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
+        each(end, flags, at, |index| unsafe { call(ctx, index, null(), null_mut()) })
+    }
+
+    /// With one or two.
+    #[inline(never)]
+    fn run_elements(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
+        let (call, ctx) = (self.call, self.ctx);
+        let (mut input, mut output) = self.elements(at.get());
+        let (input_step, output_step) = (self.input_step(), self.output_step());
+        each(end, flags, at, |index| {
+            // SAFETY: as above.
+            let code = unsafe { call(ctx, index, input.cast(), output.cast()) };
+            input = input.wrapping_add(input_step);
+            output = output.wrapping_add(output_step);
+            code
+        })
+    }
+
     fn first_output(&self) -> *mut u8 {
         self.outputs.load(Ordering::Relaxed)
     }
@@ -133,6 +166,50 @@ pub(super) fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
     })
 }
 
+/// How far a loop has got, kept in a register: it is told when the loop ends, be it by an exception.
+struct Reached<'a> {
+    index: usize,
+    told: &'a Cell<usize>,
+}
+
+impl Drop for Reached<'_> {
+    fn drop(&mut self) {
+        self.told.set(self.index);
+    }
+}
+
+/// Runs the items from `at` to `end` until one fails, whose code it returns, or `flags` is no longer 0.
+///
+/// The price of every item: all that the loop needs is at hand in registers, and there are four items to a jump back.
+#[inline(always)]
+fn each(end: usize, flags: &AtomicU32, at: &Cell<usize>, mut run: impl FnMut(usize) -> i32) -> Option<i32> {
+    const AT_ONCE: usize = 8;
+    let mut reached = Reached { index: at.get(), told: at };
+    // Whether to go on; else the code to end with.
+    let mut one = || {
+        if flags.load(Ordering::Relaxed) != 0 {
+            return Err(None);
+        }
+        match run(reached.index) {
+            0 => {
+                reached.index += 1;
+                Ok(())
+            }
+            code => Err(Some(code)),
+        }
+    };
+    let items = end - at.get();
+    let mut all = || {
+        for _ in 0..items / AT_ONCE {
+            for _ in 0..AT_ONCE {
+                one()?;
+            }
+        }
+        (0..items % AT_ONCE).try_for_each(|_| one())
+    };
+    all().err().flatten()
+}
+
 impl Task for CTask {
     fn holds_nothing(&self) -> bool {
         true
@@ -150,27 +227,7 @@ impl Task for CTask {
 
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
-        let run = || {
-            // All that the loop needs is at hand before it, in registers: it is the price of every item.
-            let (call, ctx) = (self.call, self.ctx);
-            let (mut input, mut output) = self.elements(chunk.begin);
-            let (input_step, output_step) = (self.input_step(), self.output_step());
-            for index in chunk.begin..chunk.end {
-                if flags.load(Ordering::Relaxed) != 0 {
-                    return None;
-                }
-                // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
-                let code = unsafe { call(ctx, index, input.cast(), output.cast()) };
-                if code != 0 {
-                    return Some(code);
-                }
-                at.set(index + 1);
-                input = input.wrapping_add(input_step);
-                output = output.wrapping_add(output_step);
-            }
-            None
-        };
-        let code = contain(run, Some(THREW));
+        let code = contain(|| self.run_items(chunk.end, flags, &at), Some(THREW));
         (at.get(), code)
     }
 

@@ -381,6 +381,7 @@ impl Job {
             && self.done.load(Ordering::Relaxed) == self.n_items()
             && self.flags.load(Ordering::Relaxed) & (STOP | FAILED) == 0;
         let result = if all_well { Ok(()) } else { self.outcome(backend, run) };
+        let result = result.map_err(|error| self.with_remark(error));
         if let Some(progress) = &self.plan.progress {
             progress.last(self.report());
         }

@@ -11,8 +11,9 @@ use crate::shared::Mapping;
 use crate::status::{Error, ItemFate, Result, Status};
 use crate::tasks;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What another process needs to run the items of a map.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,18 @@ pub(super) struct Remote {
     state: Mutex<State>,
     /// How many chunks were put back and not claimed again: read before each claim.
     waiting: AtomicUsize,
+    /// What workers call this call; made when it is first asked for.
+    call: OnceLock<u64>,
+    /// Whether chunks are sent without ctx.
+    ctx_goes_apart: AtomicBool,
+}
+
+/// A number that no other call has, here or in any other process: 63 random bits, never 0.
+fn random_number() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    // The hasher's keys come from the system; a forked child has its parent's, so its own pid goes in.
+    let seed = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    RandomState::new().hash_one(seed) | 1
 }
 
 #[derive(Default)]
@@ -43,6 +56,8 @@ struct State {
     put_back: VecDeque<Chunk>,
     /// How often items were lost.
     losses: HashMap<usize, u32>,
+    /// What the job's error, should it have one, is to say besides.
+    remark: Option<String>,
 }
 
 impl Remote {
@@ -68,7 +83,21 @@ impl Job {
         Ok(Request::encode_task(&tasks::reference(address, name)?))
     }
 
-    /// The request for a chunk with everything inline. `task` are the bytes of [`Job::encode_task`], `inputs` those of the chunk.
+    /// What workers call this call: a random number.
+    pub fn call(&self) -> u64 {
+        *self.remote.call.get_or_init(random_number)
+    }
+
+    /// From now on chunks are sent without ctx: whoever carries them brings it to each worker once, by the number of
+    /// [`Job::call`]. Returns its bytes; `None` where ctx is NULL.
+    pub fn detach_ctx(&self) -> Result<Option<&[u8]>> {
+        let ctx = self.plan.task.cargo()?.ctx;
+        self.remote.ctx_goes_apart.store(ctx.is_some(), Ordering::Relaxed);
+        Ok(ctx)
+    }
+
+    /// The request for a chunk with everything inline, but for a detached ctx. `task` are the bytes of [`Job::encode_task`],
+    /// `inputs` those of the chunk.
     pub fn request<'a>(
         &'a self,
         task: &'a [u8],
@@ -78,15 +107,23 @@ impl Job {
     ) -> Result<Request<'a>> {
         let cargo = self.plan.task.cargo()?;
         let inline = |bytes: Option<&'a [u8]>| bytes.map_or(Data::None, Data::Inline);
+        let call = self.call();
+        let ctx = match cargo.ctx {
+            Some(ctx) if self.remote.ctx_goes_apart.load(Ordering::Relaxed) => {
+                Data::Shared { block: call, offset: 0, len: ctx.len() as u64 }
+            }
+            ctx => inline(ctx),
+        };
         Ok(Request {
             kind: cargo.kind,
+            call,
             task,
             around: self.plan.around.describe(seat),
             seat: seat as u32,
             seats: self.n_jobs() as u32,
             collect_errors: self.plan.rules.collect_errors,
             timeout: self.plan.rules.timeout,
-            ctx: inline(cargo.ctx),
+            ctx,
             begin: chunk.begin as u64,
             end: chunk.end as u64,
             inputs: inline(inputs),
@@ -117,6 +154,38 @@ impl Job {
             }
         }
         self.claim(0)
+    }
+
+    /// The same, of `most` items at most, whatever the job itself thinks of their pace.
+    pub fn claim_sized(&self, most: usize) -> Option<Chunk> {
+        if self.is_stopped() {
+            return None;
+        }
+        if self.remote.waiting.load(Ordering::Acquire) > 0 {
+            let mut state = self.remote.lock();
+            if let Some(chunk) = state.put_back.front_mut() {
+                let first = Chunk { end: chunk.end.min(chunk.begin.saturating_add(most)), ..*chunk };
+                chunk.begin = first.end;
+                if chunk.begin == chunk.end {
+                    state.put_back.pop_front();
+                    self.remote.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                return Some(first);
+            }
+        }
+        self.claims.next_sized(most)
+    }
+
+    /// Has the job's error, if it ends with one, say this too.
+    pub fn remark(&self, text: String) {
+        self.remote.lock().remark = Some(text);
+    }
+
+    pub(super) fn with_remark(&self, error: Error) -> Error {
+        match &self.remote.lock().remark {
+            Some(remark) => Error { message: format!("{}; {remark}", error.message), ..error },
+            None => error,
+        }
     }
 
     /// Gives back items that have not begun.

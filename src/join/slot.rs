@@ -153,7 +153,8 @@ impl Slot {
 
     /// Which worker took the branch. Only for a branch that was taken.
     pub(super) fn thief(&self) -> usize {
-        (self.state.load(Ordering::Relaxed) >> THIEF_SHIFT) as usize % MOST_WORKERS
+        // Acquire: what the thief did before it took the branch, such as saying where its own offers are, is seen too.
+        (self.state.load(Ordering::Acquire) >> THIEF_SHIFT) as usize % MOST_WORKERS
     }
 }
 

@@ -24,6 +24,7 @@ pub mod futex;
 pub mod segment;
 pub mod socket;
 pub mod spawn;
+pub mod stream;
 
 use crate::message::Marks;
 use crate::shared::Shareable;

@@ -66,6 +66,8 @@ pub enum Kind {
 pub struct Request<'a> {
     /// What is called.
     pub kind: Kind,
+    /// The call that the chunk is part of: a random number, by which it is cancelled and its ctx kept; 0 where nobody needs it.
+    pub call: u64,
     /// The task, as [`Request::encode_task`] wrote it: workers remember what they resolved by these bytes.
     pub task: &'a [u8],
     /// What it finds around it.
@@ -98,6 +100,7 @@ impl Default for Request<'_> {
     fn default() -> Self {
         Request {
             kind: Kind::Elements,
+            call: 0,
             task: &[],
             around: Around::default(),
             seat: 0,
@@ -220,6 +223,7 @@ impl<'a> Request<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = begin(REQUEST);
         writer.u8(self.kind as u8);
+        writer.u64(self.call);
         writer.block(self.task);
         self.around.encode(&mut writer);
         [self.seat, self.seats].into_iter().for_each(|number| writer.u32(number));
@@ -240,6 +244,7 @@ impl<'a> Request<'a> {
             1 => Kind::Bytes,
             other => return Err(malformed(format_args!("there is no kind {other} of task"))),
         };
+        let call = reader.u64()?;
         let task = reader.block()?;
         let around = Around::decode(&mut reader)?;
         let (seat, seats) = (reader.u32()?, reader.u32()?);
@@ -251,6 +256,7 @@ impl<'a> Request<'a> {
         reader.end()?;
         let request = Request {
             kind,
+            call,
             task,
             around,
             seat,

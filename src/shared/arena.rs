@@ -203,7 +203,9 @@ impl Arena {
         let last = self.segments.last().map_or(0, Segment::len);
         // Twice the item, where it did not fit: so a large one that comes in small pieces is moved seldom.
         let generous = needed.saturating_mul(2).max((2 * last).clamp(FIRST_SEGMENT, LARGEST_SEGMENT));
-        let mut segment = self.segment(generous).or_else(|_| self.segment(needed))?;
+        // Where memory is short a part more than the item: with less, every small piece would move all of a large item.
+        let mut segment =
+            self.segment(generous).or_else(|_| self.segment(needed.saturating_add(item / 8)))?;
         if let Some(old) = self.segments.last_mut() {
             // SAFETY: the item lies in the old segment, and the new one has room for it.
             unsafe {

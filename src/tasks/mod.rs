@@ -56,6 +56,8 @@ struct Known {
     places: HashMap<usize, Arc<Place>>,
     /// Addresses that were resolved, by place.
     addresses: HashMap<String, Vec<(Place, usize)>>,
+    /// Where builds of libraries are here that may lie elsewhere in the process that calls, by identity.
+    brought: HashMap<Vec<u8>, String>,
 }
 
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
@@ -123,6 +125,13 @@ pub fn reference(address: usize, name: Option<&str>) -> Result<Reference> {
     }
 }
 
+/// Loads a library for good, in which tasks of its build are found from now on, wherever their own process has it.
+pub fn bring(file: &str) -> Result<()> {
+    let identity = object::load_file(file)?;
+    with_known(|known| known.brought.insert(identity, file.to_owned()));
+    Ok(())
+}
+
 /// The address, in this process, of what a reference means.
 pub fn resolve(reference: &Reference) -> Result<usize> {
     let by_name = || reference.name.as_deref().and_then(registered);
@@ -143,7 +152,11 @@ pub fn resolve(reference: &Reference) -> Result<usize> {
     if let Some(address) = known {
         return Ok(address);
     }
-    let address = object::address_of(place)?;
+    let brought = with_known(|known| known.brought.get(&place.identity).cloned());
+    let address = match brought {
+        Some(file) if !place.is_program() => object::address_of(&Place { file, ..place.clone() })?,
+        _ => object::address_of(place)?,
+    };
     // A library may have registered the name when it was loaded just now.
     let address = by_name().unwrap_or(address);
     with_known(|known| {

@@ -186,7 +186,7 @@ pub fn place_of(address: usize) -> Result<Place> {
 
 /// The function at a place, in this process; loads its library.
 pub fn address_of(place: &Place) -> Result<usize> {
-    let object = if place.is_program() { program(place)? } else { load(place)? };
+    let object = if place.is_program() { program(place)? } else { load(&place.file)? };
     if object.identity() != place.identity {
         let what = if place.is_program() { "the program".to_owned() } else { format!("'{}'", place.file) };
         return Err(not_portable(format!(
@@ -216,13 +216,18 @@ fn program(place: &Place) -> Result<Object> {
     )))
 }
 
-fn load(place: &Place) -> Result<Object> {
+/// Loads a library that has tasks, for good. Returns the identity of its build.
+pub fn load_file(path: &str) -> Result<Vec<u8>> {
+    load(path).map(|object| object.identity())
+}
+
+fn load(file: &str) -> Result<Object> {
     // SAFETY: loading runs the library's initialisers, as it did in the process that refers to it.
-    let library = unsafe { Library::open(Some(Path::new(&place.file)), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
+    let library = unsafe { Library::open(Some(Path::new(file)), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
     let library = library.map_err(|error| {
-        not_portable(format!("the worker cannot load '{}', which has the task: {error}", place.file))
+        not_portable(format!("the worker cannot load '{file}', which has the task: {error}"))
     })?;
-    let missing = || not_portable(format!("'{}' cannot be looked into", place.file));
+    let missing = || not_portable(format!("'{file}' cannot be looked into"));
     let object = start_of(library).and_then(find);
     object.ok_or_else(missing)
 }

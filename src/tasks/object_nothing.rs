@@ -18,6 +18,13 @@ pub fn address_of(_place: &Place) -> Result<usize> {
     ))
 }
 
+/// Loads a library in advance: not of use here.
+pub fn load_file(_path: &str) -> Result<Vec<u8>> {
+    Err(not_portable(
+        "on this system a task needs a name to be found in another process: pb_register_task".into(),
+    ))
+}
+
 /// The file that this library is part of: not known here.
 pub fn own_library() -> Option<PathBuf> {
     None

@@ -1,6 +1,7 @@
 //! The items of a chunk in a worker: a function that was found here, with arrays that came from elsewhere.
 
 use super::Surface;
+use super::held::Watch;
 use crate::job::{self, Chunk, Task};
 use crate::message::{Data, Failure, Kind, Marks, Pieces, Reply, Request, Statuses, pack, unpack};
 use crate::shared::{Arena, Output, Span};
@@ -110,6 +111,7 @@ pub(super) struct Items {
     output_in_reply: bool,
     begin: usize,
     surface: Arc<dyn Surface>,
+    watch: Watch,
     own_marks: Marks,
     /// How each item ended, where errors are collected and the carrier has no place for it.
     own_statuses: Vec<AtomicI32>,
@@ -151,6 +153,7 @@ impl Items {
             output_in_reply: matches!(request.outputs, Data::Inline(_)),
             begin: request.begin as usize,
             surface,
+            watch: Watch::new(request.call),
             own_marks: Marks::default(),
             own_statuses: table(own, || AtomicI32::new(0))?,
             collect_errors: request.collect_errors,
@@ -158,6 +161,11 @@ impl Items {
             last: AtomicI32::new(0),
             started: Instant::now(),
         })
+    }
+
+    /// Whether the chunk should end early.
+    pub(super) fn stopped(&self) -> bool {
+        self.surface.stopped() || self.watch.is_cancelled()
     }
 
     fn marks(&self) -> &Marks {
@@ -332,7 +340,7 @@ impl Task for Arc<Items> {
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let marks = self.marks();
         for index in chunk.begin..chunk.end {
-            if flags.load(Ordering::Relaxed) != 0 || self.surface.stopped() {
+            if flags.load(Ordering::Relaxed) != 0 || self.stopped() {
                 return (index, None);
             }
             let code = self.run_item(index - self.begin, marks);

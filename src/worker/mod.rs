@@ -6,6 +6,7 @@
 //! be asked to stop.
 
 mod cancel;
+mod held;
 mod items;
 #[cfg(target_os = "linux")]
 mod memory;
@@ -13,6 +14,7 @@ mod memory;
 pub mod serve;
 
 pub use cancel::{Ticket, cancel_all};
+pub use held::{cancel_call, drop_ctx, fork_guard, put_ctx, set_cpus};
 pub use items::BytesCall;
 
 use crate::context::TaskSurroundings;
@@ -127,18 +129,23 @@ impl Worker {
             Buffer::input(&request.inputs, element, &*surface)?,
             Buffer::output(&request.outputs, request.items() * request.output_size as usize, &*surface)?,
         ];
-        let items = Arc::new(Items::new(address, request, buffers, surface.clone())?);
-        let around = TaskSurroundings::from_outside(&request.around);
+        let items = Arc::new(Items::new(address, request, buffers, surface)?);
+        let around = TaskSurroundings::from_outside(&held::at_home(&request.around));
         let limit = around.limit(0);
         // Loading the task may have brought native libraries along: the limit comes after it.
         self.limit(limit);
         let job = Job::new(plan(request, items.clone(), around));
-        job.stop_also_when(Box::new(move || surface.stopped()));
+        let asked = items.clone();
+        job.stop_also_when(Box::new(move || asked.stopped()));
         let seat = job.enter_as(request.seat as usize);
         job.run(&seat, Chunk { begin: request.begin as usize, end: request.end as usize });
         drop(seat);
         let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
         self.ended_map = failure.is_some() && !request.collect_errors;
+        if self.ended_map && request.call != 0 {
+            // Chunks of the call that wait behind this one would run for nobody.
+            held::cancel_call(request.call);
+        }
         Ok((items, failure))
     }
 }
@@ -176,7 +183,8 @@ fn failure_of(request: &Request, error: Error) -> Result<Failure> {
     })
 }
 
-/// A carrier that offers nothing but the message: whole chunks, asked to stop by `pb_worker_cancel`.
+/// A carrier that offers nothing but the message, and ctx that it was given apart: whole chunks, asked to stop by
+/// `pb_worker_cancel` or `pb_worker_cancel_call`.
 pub struct Alone(Ticket);
 
 impl Alone {
@@ -187,11 +195,11 @@ impl Alone {
 }
 
 impl Surface for Alone {
-    fn at(&self, _block: u64, _offset: u64, _len: u64) -> Result<usize> {
-        Err(Error::new(
-            Status::ERR_TASK_NOT_PORTABLE,
-            "the chunk refers to memory that this worker does not share with its caller",
-        ))
+    fn at(&self, block: u64, offset: u64, len: u64) -> Result<usize> {
+        if offset == 0 {
+            return held::ctx(block, len);
+        }
+        Err(Error::invalid("the chunk refers to memory that this worker does not share with its caller"))
     }
 
     fn marks(&self) -> Option<&Marks> {

@@ -1,0 +1,243 @@
+/* What a carrier of messages has besides the message itself: ctx that is brought once, the call's number, a
+ * cancel of one call, libraries that lie elsewhere. The carrier here goes no further than this process. */
+#include "fake_backend.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+enum { N = 12 };
+
+/* Runs every chunk as a worker would, and completes it. */
+static pb_status carry_all(pb_job *job) {
+    pb_chunk chunk;
+    pb_status status;
+    while ((status = pb_job_claim(job, &chunk)) == PB_OK) {
+        pb_bytes message, reply;
+        pb_results *results = NULL;
+        if ((status = pb_job_encode(job, &chunk, &message)) != PB_OK)
+            return pb_backend_fail(status, pb_last_error());
+        CHECK_OK(pb_worker_run(message.data, message.size, &results));
+        CHECK_OK(pb_results_get(results, 0, &reply));
+        CHECK_OK(pb_job_complete(job, &chunk, reply.data, reply.size));
+        pb_results_free(results);
+    }
+    return PB_OK;
+}
+
+static pb_status map_with(pb_status (*run)(struct fake *, pb_job *), pb_task_fn task, const void *ctx,
+                          size_t ctx_size, int64_t *outputs) {
+    struct fake fake = FAKE;
+    fake.run = run;
+    fake_register(&fake);
+    const pb_scope scope = fake_push(2);
+    pb_map_options options = {.struct_size = sizeof options, .batch_size = 3, .ctx_size = ctx_size};
+    const pb_status status =
+        pb_parallel_map(task, (void *)(uintptr_t)ctx, N, NULL, 0, outputs, sizeof *outputs, &options);
+    fake_end(scope);
+    return status;
+}
+
+static char folder[] = "/tmp/pb-carried-XXXXXX";
+static char path[64];
+static void *library;
+
+static pb_task_fn find(const char *name) {
+    pb_task_fn function = NULL;
+    void *symbol = dlsym(library, name);
+    memcpy(&function, &symbol, sizeof function);
+    CHECK(function != NULL);
+    return function;
+}
+
+static int64_t table[1000];
+
+static int32_t look_up(void *ctx, size_t index, const void *input, void *output) {
+    (void)input;
+    *(int64_t *)output = ((const int64_t *)ctx)[index];
+    return 0;
+}
+
+static pb_status run_with_ctx_apart(struct fake *fake, pb_job *job) {
+    (void)fake;
+    pb_bytes ctx, message;
+    CHECK_OK(pb_job_detach_ctx(job, &ctx));
+    CHECK_INT(sizeof table, ctx.size);
+    CHECK_OK(pb_worker_put_ctx(pb_job_call(job), ctx.data, ctx.size));
+    pb_chunk chunk;
+    CHECK_OK(pb_job_claim(job, &chunk));
+    CHECK_OK(pb_job_encode(job, &chunk, &message));
+    CHECK(message.size < sizeof table); /* it is not in there */
+    CHECK_OK(pb_job_return(job, &chunk, "was only looked at"));
+    const pb_status status = carry_all(job);
+    pb_worker_drop_ctx(pb_job_call(job));
+    return status;
+}
+
+TEST(a_detached_ctx_is_brought_once) {
+    for (int64_t i = 0; i < 1000; ++i)
+        table[i] = 7 * i;
+    int64_t outputs[N] = {0};
+    struct fake fake = FAKE;
+    fake.run = run_with_ctx_apart;
+    fake_register(&fake);
+    const pb_scope scope = fake_push(2);
+    const pb_map_options options = {
+        .struct_size = sizeof options, .batch_size = 3, .ctx_size = sizeof table, .retries = 1};
+    CHECK_OK(pb_parallel_map(look_up, table, N, NULL, 0, outputs, sizeof *outputs, &options));
+    fake_end(scope);
+    for (int64_t i = 0; i < N; ++i)
+        CHECK_INT(7 * i, outputs[i]);
+}
+
+static pb_status run_and_forget_ctx(struct fake *fake, pb_job *job) {
+    (void)fake;
+    pb_bytes ctx;
+    CHECK_OK(pb_job_detach_ctx(job, &ctx));
+    return carry_all(job);
+}
+
+TEST(a_chunk_whose_ctx_nobody_brought_says_so) {
+    int64_t outputs[N];
+    CHECK_STATUS(map_with(run_and_forget_ctx, look_up, table, sizeof table, outputs),
+                 PB_ERR_INVALID_ARGUMENT);
+    CHECK_TEXT("pb_worker_put_ctx first");
+}
+
+static pb_status run_with_null(struct fake *fake, pb_job *job) {
+    (void)fake;
+    pb_bytes ctx = {.data = job, .size = 1};
+    CHECK_OK(pb_job_detach_ctx(job, &ctx));
+    CHECK(ctx.data == NULL && ctx.size == 0);
+    return carry_all(job);
+}
+
+static int32_t has_no_ctx(void *ctx, size_t index, const void *input, void *output) {
+    (void)index, (void)input;
+    *(int64_t *)output = ctx == NULL;
+    return 0;
+}
+
+TEST(no_ctx_needs_not_be_brought) {
+    int64_t outputs[N] = {0};
+    CHECK_OK(map_with(run_with_null, has_no_ctx, NULL, 0, outputs));
+    CHECK_INT(1, outputs[N - 1]);
+}
+
+/* In one process caller and worker share this. */
+static uint64_t first_call, own_call;
+static int64_t begun;
+
+static int32_t cancel_first_call(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input, (void)output;
+    ++begun;
+    pb_worker_cancel_call(first_call);
+    CHECK_INT(own_call == first_call, pb_cancelled());
+    return 0;
+}
+
+static pb_status run_one_chunk(struct fake *fake, pb_job *job) {
+    (void)fake;
+    own_call = pb_job_call(job);
+    CHECK(own_call != 0);
+    CHECK(own_call == pb_job_call(job));
+    if (first_call == 0)
+        first_call = own_call;
+    pb_chunk chunk;
+    pb_bytes message, reply;
+    pb_results *results = NULL;
+    CHECK_OK(pb_job_claim(job, &chunk));
+    CHECK_OK(pb_job_encode(job, &chunk, &message));
+    CHECK_OK(pb_worker_run(message.data, message.size, &results));
+    CHECK_OK(pb_results_get(results, 0, &reply));
+    CHECK_OK(pb_job_complete(job, &chunk, reply.data, reply.size));
+    pb_results_free(results);
+    return pb_backend_fail(PB_ERR_IO, "one chunk is enough");
+}
+
+TEST(a_cancel_is_for_one_call) {
+    int64_t outputs[N];
+    CHECK_STATUS(map_with(run_one_chunk, cancel_first_call, NULL, 0, outputs), PB_ERR_IO);
+    CHECK_INT(1, begun); /* of three: the first item ended its chunk */
+    begun = 0;
+    CHECK_STATUS(map_with(run_one_chunk, cancel_first_call, NULL, 0, outputs), PB_ERR_IO);
+    CHECK(own_call != first_call);
+    CHECK_INT(3, begun);
+}
+
+static int32_t own_share(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input;
+    *(int64_t *)output = pb_effective_n_jobs(-1);
+    return 0;
+}
+
+static pb_status run_simply(struct fake *fake, pb_job *job) {
+    (void)fake;
+    return carry_all(job);
+}
+
+TEST(a_worker_says_how_many_of_its_own_cpus_a_task_has) {
+    int64_t outputs[N];
+    CHECK_OK(map_with(run_simply, own_share, NULL, 0, outputs));
+    const int64_t callers = outputs[0];
+    CHECK_OK(pb_worker_set_cpus(7));
+    CHECK_OK(map_with(run_simply, own_share, NULL, 0, outputs));
+    CHECK_INT(7, outputs[0]);
+    CHECK_OK(pb_worker_set_cpus(0));
+    CHECK_OK(map_with(run_simply, own_share, NULL, 0, outputs));
+    CHECK_INT(callers, outputs[0]);
+    CHECK_STATUS(pb_worker_set_cpus(-1), PB_ERR_INVALID_ARGUMENT);
+    CHECK_TEXT("cpus is -1");
+}
+
+TEST(no_job_has_no_call) {
+    CHECK_INT(0, pb_job_call(NULL));
+    CHECK_TEXT("job is NULL");
+}
+
+static void copy_file(const char *from, const char *to) {
+    FILE *source = fopen(from, "rb"), *target = fopen(to, "wb");
+    CHECK(source != NULL && target != NULL);
+    char bytes[4096];
+    for (size_t n; (n = fread(bytes, 1, sizeof bytes, source)) > 0;)
+        CHECK(fwrite(bytes, 1, n, target) == n);
+    fclose(source);
+    CHECK(fclose(target) == 0);
+}
+
+TEST(a_task_is_found_in_a_copy_of_its_library) {
+    int64_t outputs[N];
+    CHECK_OK(pb_worker_load(path));
+    CHECK_OK(map_with(run_simply, find("copy_that_runs"), NULL, 0, outputs));
+    void *copy = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+    CHECK(copy != NULL);
+    CHECK_INT((int64_t)(intptr_t)dlsym(copy, "static_task"), outputs[0]);
+    CHECK(dlsym(library, "static_task") != dlsym(copy, "static_task"));
+    dlclose(copy);
+}
+
+TEST(a_library_that_cannot_be_loaded_is_named_with_the_loaders_text) {
+    CHECK_STATUS(pb_worker_load("/nowhere/libtask.so"), PB_ERR_TASK_NOT_PORTABLE);
+    CHECK_TEXT("/nowhere/libtask.so");
+    CHECK_TEXT("No such file");
+    CHECK_STATUS(pb_worker_load(NULL), PB_ERR_INVALID_ARGUMENT);
+}
+
+int main(void) {
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/libcopy.so", folder);
+    copy_file(MODULE_DIR "/tasks_first.so", path);
+    library = dlopen(MODULE_DIR "/tasks_first.so", RTLD_NOW);
+    CHECK(library != NULL);
+    RUN(a_detached_ctx_is_brought_once);
+    RUN(a_chunk_whose_ctx_nobody_brought_says_so);
+    RUN(no_ctx_needs_not_be_brought);
+    RUN(a_cancel_is_for_one_call);
+    RUN(a_worker_says_how_many_of_its_own_cpus_a_task_has);
+    RUN(no_job_has_no_call);
+    RUN(a_task_is_found_in_a_copy_of_its_library);
+    RUN(a_library_that_cannot_be_loaded_is_named_with_the_loaders_text);
+    unlink(path);
+    rmdir(folder);
+    CHECK_OK(pb_shutdown());
+    return check_result();
+}

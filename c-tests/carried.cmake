@@ -1,0 +1,1 @@
+set(link ${CMAKE_DL_LIBS})
