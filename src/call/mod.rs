@@ -179,11 +179,12 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
             format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
         ));
     }
-    let mut wishes = request.wishes;
+    let wishes = request.wishes;
     #[cfg(target_os = "linux")]
-    {
-        wishes.lasting = wishes.processes && crate::backends::loky::can_run(&*request.task);
-    }
+    let lasting = wishes.processes && crate::backends::loky::can_run(&*request.task);
+    #[cfg(not(target_os = "linux"))]
+    let lasting = false;
+    let wishes = Wishes { lasting, ..wishes };
     let Choice { opened, workers } = choose(&snapshot, request.n_jobs, wishes)?;
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let mut around = surroundings(&snapshot, &opened, workers, seats)?;

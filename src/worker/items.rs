@@ -3,8 +3,7 @@
 use super::Surface;
 use super::held::Watch;
 use crate::job::{self, Chunk, Task};
-use crate::link::Marks;
-use crate::message::{Data, Failure, Kind, Pieces, Reply, Request, Statuses, pack, unpack};
+use crate::message::{Data, Failure, Kind, Marks, Pieces, Reply, Request, Statuses, pack, unpack};
 use crate::shared::{Arena, Output, Span};
 use crate::status::{Error, Result, Status};
 use std::ffi::c_void;
