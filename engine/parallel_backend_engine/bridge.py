@@ -210,8 +210,10 @@ class Bridge(engines.Events):
         self._lanes[number].do(self._prepare, paths)
 
     async def _prepare(self, call, paths):
-        # Files are hashed on another thread: they may be long.
-        await self._loop.run_in_executor(None, call.describe, self._library, self._version, paths)
+        if all(map(engines.File.is_known, [self._library, *paths])):
+            call.describe(self._library, self._version, paths)
+        else:  # on another thread: files may be long
+            await self._loop.run_in_executor(None, call.describe, self._library, self._version, paths)
         await self._engine.open_call(call)
 
     async def _cancel(self, call):

@@ -220,9 +220,8 @@ static int32_t reply_bytes(void *ctx, size_t index, const void *input, size_t si
     memset(block, 'y', sizeof block);
     for (size_t left = *(const size_t *)ctx; left > 0;) {
         const size_t some = left < sizeof block ? left : sizeof block;
-        const pb_status status = pb_output_write(output, block, some);
-        if (status != PB_OK)
-            return status;
+        if (pb_output_write(output, block, some) != PB_OK)
+            return 0; /* the item fails with that */
         left -= some;
     }
     return 0;
