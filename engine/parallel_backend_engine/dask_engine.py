@@ -75,7 +75,7 @@ class DaskEngine(engine.Engine):
         self._client.subscribe_topic("all", self._on_event)
         self._poll = asyncio.ensure_future(self._watch())
         return engine.Ready(
-            self._cluster.engine_version, self._cluster.slots(), slot_cost=1e-3, least=0.1, chunk_bytes=64 << 20, credit=256 << 20
+            self._cluster.engine_version, self._cluster.slots(), slot_cost=1e-3, least=0.2, chunk_bytes=64 << 20, credit=256 << 20
         )
 
     async def _watch(self):
