@@ -25,7 +25,7 @@ stage = @printf '\n== %s\n'
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 .PHONY: demo test bench bench-processes bench-engines check install header format clean setup-demo setup-test setup-bench setup-engines build local-install \
-        test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-bench
+        test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 
 comma = ,
 engines = $(subst $(comma), ,$(ENGINES))
@@ -39,7 +39,7 @@ demo: setup-demo $(if $(engines),setup-engines) local-install
 	$(if $(engines),PB_PYTHON=$(CURDIR)/.venv/bin/python) build/demo/pb-demo \
 		--plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so $(demo_clusters)
 
-test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-bench
+test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 	$(stage) "all passed"
 
 setup-demo:
@@ -113,6 +113,10 @@ test-examples: local-install
 test-forks: local-install
 	$(stage) "processes that Python and R fork"
 	tests/fork/test $(prefix)
+
+test-engines: local-install
+	$(stage) "maps on clusters of Dask and Ray"
+	tests/engines/test $(prefix)
 
 test-bench:
 	$(stage) "how the benchmark reports"

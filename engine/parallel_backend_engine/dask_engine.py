@@ -25,6 +25,10 @@ from parallel_backend_engine.engine import EngineError
 
 # A ctx from this size on is scattered once, a smaller one rides with every chunk.
 SCATTER_FROM = 256 << 10
+# What a task costs the scheduler, and the shortest chunk that is worth it, in seconds.
+SLOT_COST, LEAST = 1e-3, 0.1
+# Bytes on their way: as many for each slot as keep it busy, within what scheduler and bridge can hold.
+CREDIT, CREDIT_MOST = 256 << 20, 1 << 30
 # How often a chunk may be sent again for reasons that are not its own.
 RESENDS = 20
 
@@ -74,13 +78,13 @@ class DaskEngine(engine.Engine):
         self._client, self._shim = self._cluster.client, self._cluster.shim
         self._client.subscribe_topic("all", self._on_event)
         self._poll = asyncio.ensure_future(self._watch())
-        return engine.Ready(
-            self._cluster.engine_version, self._cluster.slots(), slot_cost=1e-3, least=0.2, chunk_bytes=64 << 20, credit=256 << 20
-        )
+        slots = self._cluster.slots()
+        credit = min(max(CREDIT, slots << 20), CREDIT_MOST)
+        return engine.Ready(self._cluster.engine_version, slots, SLOT_COST, LEAST, chunk_bytes=64 << 20, credit=credit)
 
     async def _watch(self):
-        """Re-reads the slots; notices a scheduler that has gone or is silent, and calls that wait for workers in vain."""
-        idle_since = None
+        """Re-reads the slots; notices a scheduler that has gone or is silent. (Where there are no slots for long, the library
+        ends its calls.)"""
         while True:
             await asyncio.sleep(engine.SLOTS_EVERY)
             before = self._cluster.slots()
@@ -92,24 +96,13 @@ class DaskEngine(engine.Engine):
                 self._gone(f"is gone ({error})")
             except Exception as error:  # an answer that is none: the next one may be better
                 self.events.log("warning", f"the Dask scheduler's answer cannot be read: {error}")
-            slots = self._cluster.slots()
-            if slots != before:
-                self.events.slots(max(1, slots))
-            if slots or not self._flights:
-                idle_since = None
-            elif idle_since is None:
-                idle_since = self._loop.time()
-            elif self._loop.time() - idle_since > self._patience:
-                self._fail_all("PB_ERR_TIMEOUT", f"the Dask cluster at {self._cluster.where()} has had no workers for {self._patience:g} s")
+            if self._cluster.slots() != before:
+                self.events.slots(self._cluster.slots())
 
     def _gone(self, how):
         if not self._is_closing:
             self._is_closing = True
             self.events.fatal("PB_ERR_WORKER_LOST", f"the Dask scheduler at {self._cluster.where()} {how}")
-
-    def _fail_all(self, status, text):
-        for call in {flight.call.number: flight.call for flight in self._flights.values()}.values():
-            self.events.failed(call, status, f"{text}; {len(self._state(call).flights)} chunks wait")
 
     def _spawn(self, coroutine):
         task = asyncio.ensure_future(coroutine)

@@ -114,8 +114,6 @@ static int run_demo(demo_state *demo, const demo_options *options) {
         return -1;
     if (options->json && write_json(options->json, &demo->scores, demo->data.rows, demo->runs, demo->n_runs))
         return -1;
-    if (pb_shutdown() != PB_OK)
-        return report_error("pb_shutdown");
     return 0;
 }
 

@@ -83,6 +83,9 @@ static int run_inside(grid_run *run, const digits *data, const ridge_task tasks[
     double wall = wall_now(), cpu = cpu_now();
     failed = run_map(run, data, tasks);
     run->wall_seconds = wall_now() - wall;
+    /* The time of worker processes that stay is known when they have ended. */
+    if (pb_shutdown() != PB_OK)
+        failed = report_error("pb_shutdown");
     run->cpu_seconds = cpu_now() - cpu;
     return failed;
 }

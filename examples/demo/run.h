@@ -15,7 +15,7 @@ typedef struct grid_run {
 
     int32_t workers;
     double wall_seconds;
-    double cpu_seconds;   /* of this process, and of worker processes that have ended */
+    double cpu_seconds;   /* of this process and its worker processes */
     int32_t right[TASKS]; /* right answers of each task */
     char skipped[512];    /* why the backend cannot run here; "" where it ran */
 } grid_run;

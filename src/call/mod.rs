@@ -75,7 +75,7 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     if wishes.shared_memory && !opened.backend.shares_memory() {
         opened = named("threading").session(asked, inner)?;
     }
-    let all = if asked < 0 { opened.session.all_workers()? } else { None };
+    let all = if asked < 0 { opened.session.max_n_jobs()? } else { None };
     let asked = context::normalise(asked, || all.unwrap_or_else(|| snapshot.place.cpus()));
     let workers = opened.session.effective_n_jobs(asked)?;
     if workers < 1 {

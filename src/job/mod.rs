@@ -29,15 +29,14 @@ pub use stream::Next;
 
 use crate::cpu::FloatMode;
 use crate::limits::ThreadLimit;
-use crate::message::Around;
-use crate::shared::Spare;
+use crate::message::{Around, Pieces};
+use crate::shared::{Mapping, Spare};
 use crate::status::{Error, ItemFate, Result, Status};
 use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;
 use std::any::Any;
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -79,12 +78,13 @@ pub trait Task: Send + Sync {
     }
 
     /// The inputs of a chunk; `None` where there are none. Those of a map of bytes are packed for the way.
-    fn inputs(&self, _chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+    fn inputs(&self, _chunk: Chunk) -> Option<Pieces<'_>> {
         None
     }
 
-    /// Writes outputs that another process made, from item `first` on: whole elements, no more than there are items.
-    fn store(&self, _first: usize, _outputs: &[u8]) {}
+    /// Takes outputs that another process made, from item `first` on: whole elements, no more than there are items. Where they
+    /// lie in a mapping of their own, `home`, that may be kept instead of a copy.
+    fn store(&self, _first: usize, _outputs: &[u8], _home: Option<&Arc<Mapping>>) {}
 
     /// Where items write their outputs, and how much each.
     fn outputs(&self) -> Outputs {

@@ -6,11 +6,13 @@
 //! bytes at all are either a message or an error (`tests/message.rs` feeds it broken ones).
 
 mod parcel;
+mod pieces;
 mod reply;
 mod request;
 mod wire;
 
 pub use parcel::{pack, unpack};
+pub use pieces::Pieces;
 pub use reply::{Failure, Reply, Statuses};
 pub use request::{Around, Data, Kind, Request};
 

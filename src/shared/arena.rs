@@ -5,7 +5,7 @@
 //! (an atomic in shared memory), so that no two ever write to the same place, and tells where its items lie by their place
 //! in the file.
 
-use super::{Mapping, no_memory, page, pages};
+use super::{Mapping, no_memory, page, pages, within_file_limit};
 use crate::status::{Error, Result};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -32,6 +32,12 @@ const EMPTY: Span = Span { place: 1, size: 0 };
 const IN_FILE: u64 = 1 << 63;
 
 impl Span {
+    /// Bytes in this process's memory, which somebody else keeps.
+    pub fn of(bytes: &[u8]) -> Span {
+        let place = bytes.as_ptr().expose_provenance() as u64;
+        if bytes.is_empty() { EMPTY } else { Span { place, size: bytes.len() as u64 } }
+    }
+
     /// Address and size; `file` is the mapping of the whole file. `None` where no item has put anything, or nothing
     /// that can be.
     pub fn find(self, file: Option<&Mapping>) -> Option<(*const u8, usize)> {
@@ -79,7 +85,9 @@ impl ArenaFile {
 
     /// All of it, for reading; `None` while it is empty.
     pub fn map(&self) -> Result<Option<Mapping>> {
-        match usize::try_from(self.end().load(Ordering::Acquire)) {
+        // The file's own size: a task may have written over `end`, and beyond the file there is nothing to read.
+        let size = self.file.try_clone().and_then(|file| std::fs::File::from(file).metadata());
+        match usize::try_from(size.map_err(|error| no_memory(0, &error.to_string()))?.len()) {
             Ok(0) => Ok(None),
             Ok(len) => Mapping::of_file(self.file.as_fd(), 0, len).map(Some),
             Err(_) => Err(no_memory(usize::MAX, "the results are more than an address space holds")),
@@ -89,7 +97,8 @@ impl ArenaFile {
     /// A new range, with memory of its own: a file without would kill whoever writes to it when memory runs out.
     fn grow(&self, len: usize) -> Result<(u64, Mapping)> {
         let len = pages(len).ok_or_else(|| no_memory(len, "more than an address space holds"))?;
-        let offset = self.end().fetch_add(len as u64, Ordering::AcqRel);
+        let offset = self.end().fetch_add(len as u64, Ordering::Relaxed);
+        within_file_limit(offset, len)?;
         let fallocate = |mode| loop {
             // SAFETY: the descriptor is ours; numbers only.
             let failed =
@@ -213,7 +222,9 @@ impl Arena {
         let last = self.segments.last().map_or(0, Segment::len);
         // Twice the item, where it did not fit: so a large one that comes in small pieces is moved seldom.
         let generous = needed.saturating_mul(2).max((2 * last).clamp(FIRST_SEGMENT, LARGEST_SEGMENT));
-        let mut segment = self.segment(generous).or_else(|_| self.segment(needed))?;
+        // Where memory is short a part more than the item: with less, every small piece would move all of a large item.
+        let mut segment =
+            self.segment(generous).or_else(|_| self.segment(needed.saturating_add(item / 8)))?;
         if let Some(old) = self.segments.last_mut() {
             // SAFETY: the item lies in the old segment, and the new one has room for it.
             unsafe {
@@ -288,6 +299,16 @@ mod tests {
         assert_eq!(read(last, all.as_ref()), large);
         assert_eq!(last.find(None), None);
         assert_eq!(Span { place: IN_FILE | 1 << 40, size: 1 }.find(all.as_ref()), None, "outside");
+    }
+
+    #[test]
+    fn no_more_of_a_file_is_believed_than_there_is() {
+        let file = Arc::new(ArenaFile::new().unwrap());
+        let span = write(&mut Arena::new(Some(file.clone())), b"first", 5);
+        file.end().store(1 << 40, Ordering::Relaxed);
+        let all = file.map().unwrap();
+        assert_eq!(all.as_ref().unwrap().len(), FIRST_SEGMENT);
+        assert_eq!(read(span, all.as_ref()), b"first");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the descriptor and map it themselves. Any part of the library may ask whether an array lies in a block ([`find`]).
 //! One lock guards the list; it is held over forks, so that a child finds it free and the list whole.
 
-use super::{Mapping, no_memory, page};
+use super::{Mapping, no_memory, page, within_file_limit};
 use crate::status::{Error, Result, Status};
 use std::collections::BTreeMap;
 use std::io;
@@ -95,6 +95,7 @@ impl Block {
             }
             OwnedFd::from_raw_fd(fd)
         };
+        within_file_limit(0, size)?;
         let length = libc::off_t::try_from(size).map_err(|_| no_memory(size, "too large for a file"))?;
         // SAFETY: the descriptor is ours.
         if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {

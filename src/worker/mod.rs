@@ -21,7 +21,7 @@ use crate::context::TaskSurroundings;
 use crate::job::{Chunk, Job, Plan, Rules};
 use crate::limits::{self, Limit, ProcessLimit};
 use crate::link::Marks;
-use crate::message::{Failure, Kind, Reply, Request};
+use crate::message::{Failure, Kind, Pieces, Reply, Request};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use items::{Buffer, Items};
@@ -73,11 +73,18 @@ impl Worker {
         Worker { handler: Some(handler), ..Worker::default() }
     }
 
-    /// Runs a chunk. What cannot be run gets a reply too, which says why.
-    pub fn run(&mut self, message: &[u8], surface: Arc<dyn Surface>) -> Vec<u8> {
+    /// Runs a chunk and hands the reply to `deliver`. What cannot be run gets one too, which says why.
+    pub fn run<R>(
+        &mut self,
+        message: &[u8],
+        surface: Arc<dyn Surface>,
+        deliver: impl FnOnce(Pieces) -> R,
+    ) -> R {
         self.ended_map = false;
-        let ran = Request::decode(message).and_then(|request| self.run_request(&request, surface));
-        ran.unwrap_or_else(|error| Reply::refusal(&error))
+        match Request::decode(message).and_then(|request| self.run_request(&request, surface)) {
+            Ok((items, failure)) => items.reply(failure, deliver),
+            Err(error) => deliver(Pieces::of(Reply::refusal(&error))),
+        }
     }
 
     fn resolve(&mut self, task: &[u8]) -> Result<usize> {
@@ -98,7 +105,11 @@ impl Worker {
         }
     }
 
-    fn run_request(&mut self, request: &Request, surface: Arc<dyn Surface>) -> Result<Vec<u8>> {
+    fn run_request(
+        &mut self,
+        request: &Request,
+        surface: Arc<dyn Surface>,
+    ) -> Result<(Arc<Items>, Option<Failure>)> {
         let address = match self.handler {
             None => self.resolve(request.task)?,
             Some(handler) if request.kind == Kind::Bytes => handler.call as usize,
@@ -132,7 +143,11 @@ impl Worker {
         drop(seat);
         let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
         self.ended_map = failure.is_some() && !request.collect_errors;
-        Ok(items.reply(failure))
+        if self.ended_map && request.call != 0 {
+            // Chunks of the call that wait behind this one would run for nobody.
+            held::cancel_call(request.call);
+        }
+        Ok((items, failure))
     }
 }
 

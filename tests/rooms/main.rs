@@ -39,7 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("join", &["call", "context", "job", "limits", "backends/*"]),
     ("call", &["context", "registry", "job", "backends", "backends/*", "limits", "cpu"]),
     ("context", &["registry", "backends", "job", "cpu", "limits", "message"]),
-    ("registry", &["backends", "backends/*"]),
+    ("registry", &["backends", "backends/*", "tasks"]),
     ("backends/*", &["backends", "job", "limits", "cpu", "link", "message", "process", "shared", "tasks"]),
     ("backends", &["job", "limits", "cpu"]),
     ("job", &["limits", "cpu", "message", "shared", "tasks"]),

@@ -56,16 +56,11 @@ impl Kind {
                 "tls_ca",
                 "tls_cert",
                 "tls_key",
+                "workers",
             ],
-            Kind::Ray => &[
-                "address",
-                "engine_timeout",
-                "idle_timeout",
-                "python",
-                "stall_timeout",
-                "start_timeout",
-                "threads",
-            ],
+            Kind::Ray => {
+                &["address", "engine_timeout", "idle_timeout", "python", "stall_timeout", "start_timeout"]
+            }
         }
     }
 }
@@ -91,14 +86,14 @@ struct Open {
 }
 
 impl Session for Open {
-    fn all_workers(&self) -> Result<Option<i32>> {
+    fn max_n_jobs(&self) -> Result<Option<i32>> {
         let (slots, _) = bridges::get(&self.params)?.slots();
         // Where there are none now, chunks that wait may bring some (adaptive clusters).
         Ok(Some(i32::try_from(slots).unwrap_or(i32::MAX).max(1)))
     }
 
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
-        Ok(n_jobs.min(self.all_workers()?.unwrap_or(1)))
+        Ok(n_jobs.min(self.max_n_jobs()?.unwrap_or(1)))
     }
 
     fn run(&self, job: &Arc<Job>) -> Result<()> {

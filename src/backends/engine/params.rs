@@ -121,6 +121,22 @@ mod tests {
         Params::parse(Kind::Dask, Some("scheduler_file=/tmp/s.json")).unwrap();
     }
 
+    /// The bridge refuses what its engine does not list, the library what is not in its own list: they must agree.
+    #[test]
+    fn both_sides_know_the_same_parameters() {
+        for kind in [Kind::Dask, Kind::Ray] {
+            let file = format!("engine/parallel_backend_engine/{}_engine.py", kind.name());
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let list = text.split("parameters = frozenset(").nth(1).unwrap().split("))").next().unwrap();
+            let theirs = list.split('"').skip(1).step_by(2).filter(|key| !OWN.contains(key));
+            let ours = kind.parameters().iter().copied().filter(|key| !OWN.contains(key));
+            let sorted =
+                |keys: Vec<&str>| std::collections::BTreeSet::from_iter(keys.into_iter().map(str::to_owned));
+            assert_eq!(sorted(ours.collect()), sorted(theirs.collect()), "{}", path.display());
+        }
+    }
+
     #[test]
     fn what_cannot_be_is_named() {
         for wrong in ["idle_timeout=0", "engine_timeout=x", "stall_timeout=-1", "start_timeout=1e99"] {

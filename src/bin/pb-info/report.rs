@@ -34,13 +34,14 @@ const READ: [&str; 6] =
 
 pub fn gather() -> Report {
     let cpus = cpu::report();
-    // A backend that is loaded on demand is among the names only after the call has been looked at.
+    // A backend that is loaded on demand is among the names only after it has been looked for.
     let call = call::outlook();
+    let unavailable = registry::unavailable();
     Report {
         environment: environment(&cpus),
         cpus,
         backends: registry::names(),
-        unavailable: registry::unavailable(),
+        unavailable,
         call,
         pools: limits::pools(),
     }
