@@ -1,14 +1,16 @@
-/* The conformance suite: conformance BACKEND [--plugin FILE] [--separate-memory | --forked]. See
- * conformance/conformance.h for its rules, conformance.cmake for the backends that it is run on. */
+/* The conformance suite; see conformance/conformance.h for its arguments and rules, conformance.cmake and
+ * tests/engines for the backends that it is run on. */
 #include "conformance/conformance.h"
 #ifdef CONFORMANCE_ON_RANKS /* plugins/mpi/tests: all ranks are this program */
 #include <parallel_backend_mpi.h>
 #endif
 
-struct suite suite = {NULL, 1, 1, 0};
+struct suite suite = {NULL, "", 1, 1, 0};
 
 static int usage(void) {
-    fputs("usage: conformance BACKEND [--plugin FILE] [--separate-memory | --forked]\n", stderr);
+    fputs("usage: conformance BACKEND [--plugin FILE] [--params TEXT] [--slow] [--separate-memory | "
+          "--forked]\n",
+          stderr);
     return 2;
 }
 
@@ -27,8 +29,12 @@ int main(int argc, char **argv) {
     for (int i = 2; i < argc; ++i) {
         if (strcmp(argv[i], "--separate-memory") == 0)
             suite.shares_memory = suite.inherits = 0;
+        else if (strcmp(argv[i], "--slow") == 0)
+            suite.is_slow = 1;
         else if (strcmp(argv[i], "--forked") == 0)
             suite.shares_memory = 0;
+        else if (strcmp(argv[i], "--params") == 0 && i + 1 < argc)
+            suite.params = argv[++i];
         else if (strcmp(argv[i], "--plugin") == 0 && i + 1 < argc)
             CHECK_OK(pb_load_plugin(argv[++i]));
         else

@@ -2,7 +2,7 @@
  *
  * The suite is what any backend must hold, whatever it is made of. It runs as
  *
- *     conformance BACKEND [--plugin FILE] [--separate-memory | --forked]
+ *     conformance BACKEND [--plugin FILE] [--params TEXT] [--slow] [--separate-memory | --forked]
  *
  * Where tasks run in other processes (--separate-memory) a task knows no more than its ctx, whose size every
  * call gives, and its input; it reports through its output and the code that it returns. So all tasks here
@@ -21,9 +21,10 @@
 
 struct suite {
     const char *backend;
+    const char *params; /* for pb_push_backend */
     int shares_memory;
     int inherits; /* what the caller has set up is there in tasks */
-    int is_slow;  /* under valgrind: fewer and smaller maps */
+    int is_slow;  /* under valgrind, or where a map takes long: fewer and smaller maps */
 };
 extern struct suite suite;
 
@@ -59,7 +60,7 @@ pb_status register_remote(void);
 /* Opens a scope with the backend under test. */
 static inline pb_scope use_backend(int32_t n_jobs) {
     pb_scope scope = 0;
-    CHECK(pb_push_backend(suite.backend, n_jobs, 0, NULL, &scope) == PB_OK);
+    CHECK(pb_push_backend(suite.backend, n_jobs, 0, suite.params, &scope) == PB_OK);
     return scope;
 }
 

@@ -88,6 +88,7 @@ typedef struct tree {
     int32_t depth;    /* of the maps below this one */
     int32_t n_jobs;   /* that they ask for; 0: none */
     char backend[32]; /* that they push first; "": none */
+    char params[200]; /* with these */
 } tree;
 
 static int32_t sum_of_leaves(void *ctx, size_t index, const void *input, void *output) {
@@ -98,7 +99,7 @@ static int32_t sum_of_leaves(void *ctx, size_t index, const void *input, void *o
     if (below.depth-- > 0) {
         pb_map_options options = with_ctx_size(sizeof below);
         options.n_jobs = below.n_jobs;
-        if (*below.backend && pb_push_backend(below.backend, 2, 0, NULL, &scope) != PB_OK)
+        if (*below.backend && pb_push_backend(below.backend, 2, 0, below.params, &scope) != PB_OK)
             return 1;
         if (pb_parallel_map(sum_of_leaves, &below, FAN, NULL, 0, leaves, sizeof *leaves, &options) != PB_OK)
             return 2;
@@ -136,6 +137,7 @@ TEST(nested_maps_get_the_workers_that_they_name) { check_tree((tree){.depth = 2,
 TEST(maps_nest_on_the_backend_itself) {
     tree root = {.depth = 2};
     snprintf(root.backend, sizeof root.backend, "%s", suite.backend);
+    snprintf(root.params, sizeof root.params, "%s", suite.params);
     check_tree(root);
 }
 

@@ -127,7 +127,7 @@ TEST(parameters_that_a_backend_does_not_have_are_named) {
     CHECK_STATUS(pb_push_backend(suite.backend, 2, 0, "not_a_pair", &scope), PB_ERR_INVALID_ARGUMENT);
     CHECK_TEXT("not_a_pair");
     CHECK_INT(0, scope);
-    CHECK_OK(pb_push_backend(suite.backend, 2, 0, "", &scope));
+    CHECK_OK(pb_push_backend(suite.backend, 2, 0, suite.params, &scope));
     CHECK_STR(suite.backend, pb_current_backend());
     CHECK_OK(pb_pop_backend(scope));
 }

@@ -54,7 +54,7 @@ enum { N = 40 };
 TEST(tasks_have_the_inner_limit_that_the_scope_names) {
     counts seen[N];
     pb_scope scope = 0;
-    CHECK_OK(pb_push_backend(suite.backend, 2, INNER, NULL, &scope));
+    CHECK_OK(pb_push_backend(suite.backend, 2, INNER, suite.params, &scope));
     CHECK_OK(pb_parallel_map(read_counts, NULL, N, NULL, 0, seen, sizeof *seen, NULL));
     CHECK_OK(pb_pop_backend(scope));
     for (size_t i = 0; i < N; ++i) {
@@ -83,7 +83,7 @@ TEST(limits_end_with_a_map_that_fails) {
     counts seen[N];
     size_t bad = 0;
     pb_scope scope = 0;
-    CHECK_OK(pb_push_backend(suite.backend, 2, INNER, NULL, &scope));
+    CHECK_OK(pb_push_backend(suite.backend, 2, INNER, suite.params, &scope));
     CHECK_STATUS(pb_parallel_map(read_counts, &bad, N, NULL, 0, seen, sizeof *seen, NULL),
                  PB_ERR_TASK_FAILED);
     CHECK_OK(pb_pop_backend(scope));
@@ -103,7 +103,7 @@ TEST(each_map_has_its_own_limit) {
     for (int32_t round = 0; round < 40; ++round) {
         const int32_t limit = 1 + round % 2;
         pb_scope scope = 0;
-        CHECK_OK(pb_push_backend(suite.backend, 2, limit, NULL, &scope));
+        CHECK_OK(pb_push_backend(suite.backend, 2, limit, suite.params, &scope));
         CHECK_OK(pb_parallel_map(count_on_worker, NULL, N, NULL, 0, seen, sizeof *seen, NULL));
         CHECK_OK(pb_pop_backend(scope));
         for (size_t i = 0; i < N; ++i)

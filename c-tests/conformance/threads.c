@@ -71,7 +71,7 @@ TEST(threads_map_at_once_in_one_session) {
 }
 
 TEST(threads_map_at_once_on_the_default_backend) {
-    CHECK_OK(pb_set_default_backend(suite.backend, 2, 0, NULL));
+    CHECK_OK(pb_set_default_backend(suite.backend, 2, 0, suite.params));
     call_from_threads(NULL, 0);
     CHECK_OK(pb_set_default_backend(NULL, 0, 0, NULL));
 }

@@ -4,9 +4,12 @@
 //! as it is open. A session *pulls* work: [`Session::run`] claims chunks of the [`Job`] and runs them until none
 //! is left. The C vtable is this trait with C types (`foreign.rs`); no built-in backend has a side door.
 
+#[cfg(target_os = "linux")]
+pub mod engine;
 pub mod foreign;
 #[cfg(target_os = "linux")]
 pub mod loky;
+#[cfg(target_os = "linux")]
 pub mod multiprocessing;
 pub mod sequential;
 pub mod threading;

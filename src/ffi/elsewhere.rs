@@ -7,6 +7,7 @@ use super::guard::{guard, guard_value};
 use super::job::job;
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
+use crate::message::Pieces;
 #[cfg(not(target_os = "linux"))]
 use crate::status::Status;
 use crate::status::{Error, Result, pb_status};
@@ -224,7 +225,8 @@ pub unsafe extern "C" fn pb_worker_run(
         // SAFETY: the caller promised readable bytes, or NULL.
         let message = unsafe { read_bytes(message, size, "message") }?;
         writable(reply, "reply")?;
-        let answer = Worker::default().run(message, Alone::new());
+        let keep = |reply: Pieces| reply.into_bytes().into_owned();
+        let answer = Worker::default().run(message, Alone::new(), keep);
         let results = Box::new(pb_results::one(answer));
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *reply = Box::into_raw(results) };

@@ -13,6 +13,8 @@ struct Held {
     timeline: trace::ForkGuard,
     #[cfg(target_os = "linux")]
     workers: crate::backends::loky::ForkGuard,
+    #[cfg(target_os = "linux")]
+    bridges: crate::backends::engine::ForkGuard,
     spare: MutexGuard<'static, Vec<shared::Mapping>>,
     _locks: [Box<dyn Any>; 6],
 }
@@ -35,6 +37,8 @@ extern "C" fn prepare() {
             timeline: trace::fork_guard(),
             #[cfg(target_os = "linux")]
             workers: crate::backends::loky::fork_guard(),
+            #[cfg(target_os = "linux")]
+            bridges: crate::backends::engine::fork_guard(),
             spare: shared::spare_fork_guard(),
             _locks: locks,
         }));
@@ -50,7 +54,10 @@ extern "C" fn child() {
     if let Ok(Some(held)) = HELD.try_with(RefCell::take) {
         held.timeline.in_child();
         #[cfg(target_os = "linux")]
-        held.workers.in_child();
+        {
+            held.workers.in_child();
+            held.bridges.in_child();
+        }
         shared::forget_in_child(held.spare);
     }
     threading::forget_after_fork();

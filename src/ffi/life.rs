@@ -20,7 +20,10 @@ pub extern "C" fn pb_shutdown() -> pb_status {
         registry::shutdown();
         threading::shutdown();
         #[cfg(target_os = "linux")]
-        crate::backends::loky::shutdown();
+        {
+            crate::backends::loky::shutdown();
+            crate::backends::engine::shutdown();
+        }
         shared::release_all();
         super::trace::flush()
     })

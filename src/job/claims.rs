@@ -153,6 +153,11 @@ impl Claims {
         (begin < end).then(|| self.chunk(begin, middle))
     }
 
+    /// So many items from the front, or all that are left, of a job that is not spread.
+    pub(super) fn next_sized(&self, items: usize) -> Option<Chunk> {
+        self.take_front(&self.first, |left| left.min(items.max(1)))
+    }
+
     fn other(&self, seat: usize) -> Option<&Range> {
         self.others().get(seat.checked_sub(1)?).map(|range| &**range)
     }

@@ -2,7 +2,7 @@
 //! threads that we do not know.
 
 use super::{Chunk, Job, Loss};
-use crate::message::Reply;
+use crate::message::{Pieces, Reply};
 use crate::status::{Error, Result};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -131,7 +131,7 @@ impl Job {
         if state.claimed[place].shipped.is_none() {
             let seat = if worker.is_none() { self.seats.take(0) } else { None };
             let number = worker.or(seat).unwrap_or(state.encoded % self.n_jobs());
-            let inputs = self.plan.task.inputs(chunk);
+            let inputs = self.plan.task.inputs(chunk).map(Pieces::into_bytes);
             let request = self.request(&task, number, chunk, inputs.as_deref());
             let message = request.map(|request| request.encode());
             let message =
@@ -168,7 +168,7 @@ impl Job {
             self.check_reply(chunk, &reply, false)?;
         }
         self.arrived(chunk)?;
-        self.complete(chunk, &reply)
+        self.complete(chunk, &reply, None)
     }
 
     /// Takes back an encoded chunk whose worker was lost.

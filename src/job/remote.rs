@@ -7,12 +7,13 @@
 
 use super::{Chunk, Ended, Job, Loss};
 use crate::message::{Around, Data, Kind, Reply, Request, Statuses, unpack};
+use crate::shared::Mapping;
 use crate::status::{Error, ItemFate, Result, Status};
 use crate::tasks;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What another process needs to run the items of a map.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,8 @@ struct State {
     put_back: VecDeque<Chunk>,
     /// How often items were lost.
     losses: HashMap<usize, u32>,
+    /// What the job's error, should it have one, is to say besides.
+    remark: Option<String>,
 }
 
 impl Remote {
@@ -153,24 +156,58 @@ impl Job {
         self.claim(0)
     }
 
+    /// The same, of `most` items at most, whatever the job itself thinks of their pace.
+    pub fn claim_sized(&self, most: usize) -> Option<Chunk> {
+        if self.is_stopped() {
+            return None;
+        }
+        if self.remote.waiting.load(Ordering::Acquire) > 0 {
+            let mut state = self.remote.lock();
+            if let Some(chunk) = state.put_back.front_mut() {
+                let first = Chunk { end: chunk.end.min(chunk.begin.saturating_add(most)), ..*chunk };
+                chunk.begin = first.end;
+                if chunk.begin == chunk.end {
+                    state.put_back.pop_front();
+                    self.remote.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                return Some(first);
+            }
+        }
+        self.claims.next_sized(most)
+    }
+
+    /// Has the job's error, if it ends with one, say this too.
+    pub fn remark(&self, text: String) {
+        self.remote.lock().remark = Some(text);
+    }
+
+    pub(super) fn with_remark(&self, error: Error) -> Error {
+        match &self.remote.lock().remark {
+            Some(remark) => Error { message: format!("{}; {remark}", error.message), ..error },
+            None => error,
+        }
+    }
+
     /// Gives back items that have not begun.
     pub fn put_back(&self, chunk: Chunk) {
         if chunk.begin < chunk.end {
-            self.remote.lock().put_back.push_back(chunk);
+            let mut state = self.remote.lock();
+            state.put_back.push_back(chunk);
             self.remote.waiting.fetch_add(1, Ordering::Release);
         }
     }
 
     /// Takes a worker's reply: results, statuses, failures. An error is about the reply itself, and then nothing was done.
     /// Outputs that are not in the reply were stored before.
-    pub fn complete(&self, chunk: Chunk, reply: &Reply) -> Result<()> {
+    /// `home` is the mapping of the reply where it has one of its own, which may be kept.
+    pub fn complete(&self, chunk: Chunk, reply: &Reply, home: Option<&Arc<Mapping>>) -> Result<()> {
         if let Some((status, text)) = reply.refused {
             self.fail(Error::new(status, text));
             return Ok(());
         }
         self.check_reply(chunk, reply, true)?;
         let ran = reply.ran as usize;
-        self.plan.task.store(chunk.begin, reply.outputs);
+        self.plan.task.store(chunk.begin, reply.outputs, home);
         self.take_statuses(Chunk { end: chunk.begin + ran, ..chunk }, reply);
         self.claims.took(ran, reply.nanoseconds);
         self.tell();

@@ -6,8 +6,9 @@ use crate::process::Child;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// What to start.
 pub struct Command {
@@ -26,9 +27,29 @@ pub fn text(text: impl AsRef<OsStr>) -> CString {
     CString::new(&bytes[..end]).unwrap_or_default()
 }
 
+/// A program's file, looked for in PATH where the name has no folder, as a shell does.
+pub fn in_path(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").filter(|_| !program.contains('/'));
+    let folders = path.iter().flat_map(std::env::split_paths);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file()).unwrap_or_else(|| program.into())
+}
+
+/// A copy of a descriptor with a number that no standard stream has, nor the worker's socket.
+fn out_of_the_way(file: BorrowedFd) -> io::Result<OwnedFd> {
+    // SAFETY: a new descriptor is nobody else's.
+    unsafe {
+        match libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, WORKER_SOCKET + 1) {
+            -1 => Err(io::Error::last_os_error()),
+            copy => Ok(OwnedFd::from_raw_fd(copy)),
+        }
+    }
+}
+
 /// Starts a worker whose descriptor [`WORKER_SOCKET`] is `socket`. It has no terminal input, and a process group of its own:
-/// a Ctrl-C is for the caller to act on. All signals have their default action and none is blocked.
-pub fn spawn(command: &Command, socket: BorrowedFd) -> io::Result<Child> {
+/// a Ctrl-C is for the caller to act on. All signals have their default action and none is blocked. What it prints goes to
+/// `output`, or where this process prints.
+pub fn spawn(command: &Command, socket: BorrowedFd, output: Option<BorrowedFd>) -> io::Result<Child> {
+    let output = output.map(out_of_the_way).transpose()?;
     let pointers = |texts: &[CString]| {
         texts.iter().map(|text| text.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect::<Vec<_>>()
     };
@@ -50,6 +71,12 @@ pub fn spawn(command: &Command, socket: BorrowedFd) -> io::Result<Child> {
             let (actions, attributes) = (actions.as_mut_ptr(), attributes.as_mut_ptr());
             // The socket first: it may be descriptor 0. Where it is the wanted one already, dup2 keeps it open over exec.
             check(libc::posix_spawn_file_actions_adddup2(actions, socket.as_raw_fd(), WORKER_SOCKET))?;
+            for stream in [1, 2] {
+                if let Some(output) = &output {
+                    let output = output.as_fd().as_raw_fd();
+                    check(libc::posix_spawn_file_actions_adddup2(actions, output, stream))?;
+                }
+            }
             check(libc::posix_spawn_file_actions_addopen(
                 actions,
                 0,

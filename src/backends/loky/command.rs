@@ -1,7 +1,7 @@
 //! Which program is a worker, and in what environment.
 
 use super::params::Params;
-use crate::link::spawn::{Command, text};
+use crate::link::spawn::{Command, in_path, text};
 use crate::link::{self, WORKER_ARGUMENT};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
@@ -101,11 +101,4 @@ fn this_program() -> PathBuf {
     let path = std::env::current_exe().unwrap_or_else(|_| OWN.into());
     // A file that is gone has a word behind its name; through /proc it can still be started.
     if path.is_file() { path } else { OWN.into() }
-}
-
-/// A program's file, looked for in PATH where the name has no folder, as a shell does.
-fn in_path(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").filter(|_| !program.contains('/'));
-    let folders = path.iter().flat_map(std::env::split_paths);
-    folders.map(|folder| folder.join(program)).find(|file| file.is_file()).unwrap_or_else(|| program.into())
 }

@@ -81,7 +81,7 @@ impl Hand {
         let cannot = |error: io::Error| cannot_start(&program, &error);
         let (control_file, control) = segment::create(size_of::<Control>())?;
         let (socket, theirs) = socket::pair().map_err(cannot)?;
-        let child = spawn::spawn(&command, theirs.as_fd()).map_err(cannot)?;
+        let child = spawn::spawn(&command, theirs.as_fd(), None).map_err(cannot)?;
         let mut hand = Hand {
             child: Some(child),
             generation: fork::generation(),
