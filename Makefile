@@ -1,9 +1,11 @@
 # The usual ways to use this repository. `make test` is what continuous integration runs.
 #
 #   make demo      build, install under build/, and run the demo
+#   make demo ENGINES=dask,ray   the same, with rows for clusters of these engines on this machine
 #   make test      everything that must pass
 #   make bench     measure against other runtimes, write benches/results (about 6 minutes, on a machine at rest)
 #   make bench-processes   its last part: worker processes against Python's fork pool, loky, joblib and R's mclapply (a minute)
+#   make bench-engines     maps on Dask and Ray, against clients of these written by hand (6 minutes)
 #   make check     formats, lints, and that the header, symbols and versions agree
 #   make install   PREFIX=/usr/local (DESTDIR is respected)
 #   make header    generate include/parallel_backend.h after a change in src/ffi
@@ -22,16 +24,22 @@ stage = @printf '\n== %s\n'
 # Stages follow one another, whatever -j says: they share build trees and two of them measure time.
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: demo test bench bench-processes check install header format clean setup-demo setup-test setup-bench build local-install \
-        test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-bench
+.PHONY: demo test bench bench-processes bench-engines check install header format clean setup-demo setup-test setup-bench setup-engines build local-install \
+        test-rust test-plugins test-mpi test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 
-demo: setup-demo local-install
+comma = ,
+engines = $(subst $(comma), ,$(ENGINES))
+# Each starts a cluster of its own on this machine. MPI has no such thing: a program on it is started by mpirun.
+demo_clusters = $(foreach engine,$(filter dask ray,$(engines)),--cluster "$(engine):address=local")
+
+demo: setup-demo $(if $(engines),setup-engines) local-install
 	$(stage) "demo"
 	cmake -S examples/demo -B build/demo -DCMAKE_PREFIX_PATH=$(prefix) >build/demo.log || { cat build/demo.log; exit 1; }
 	cmake --build build/demo >>build/demo.log || { cat build/demo.log; exit 1; }
-	build/demo/pb-demo --plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so
+	$(if $(engines),PB_PYTHON=$(CURDIR)/.venv/bin/python) build/demo/pb-demo \
+		--plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so $(demo_clusters)
 
-test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-bench
+test: setup-test check test-rust test-plugins test-mpi test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 	$(stage) "all passed"
 
 setup-demo:
@@ -41,6 +49,10 @@ setup-demo:
 setup-test:
 	$(stage) "set-up for the tests"
 	scripts/setup test
+
+setup-engines:
+	$(stage) "set-up of Dask and Ray"
+	scripts/setup engines
 
 setup-bench:
 	$(stage) "set-up for the benchmark"
@@ -75,12 +87,18 @@ test-rust:
 
 test-plugins: build
 	$(stage) "tests of the plugins"
-	ctest --test-dir build/cmake --output-on-failure
+	ctest --test-dir build/cmake --output-on-failure --label-exclude '^mpi_'
 
 build/c-tests: local-install
 	cmake -S c-tests -B $@ -DCMAKE_PREFIX_PATH=$(prefix) -DPB_VALGRIND=ON
 	cmake --build $@ -j2
 .PHONY: build/c-tests
+
+# Of both MPIs: where one has not been found the label has no tests, and that is an error.
+test-mpi: build
+	$(stage) "backend mpi on ranks of Open MPI and MPICH"
+	ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex '^mpi_openmpi$$'
+	ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex '^mpi_mpich$$'
 
 test-c: build/c-tests
 	$(stage) "C and C++ tests, shared and static"
@@ -102,6 +120,10 @@ test-forks: local-install
 	$(stage) "processes that Python and R fork"
 	tests/fork/test $(prefix)
 
+test-engines: local-install
+	$(stage) "maps on clusters of Dask and Ray"
+	tests/engines/test $(prefix)
+
 test-bench:
 	$(stage) "how the benchmark reports"
 	cd benches && python3 -B -m unittest
@@ -115,6 +137,10 @@ bench: setup-bench build/benches
 bench-processes: setup-bench local-install
 	$(stage) "worker processes"
 	.venv/bin/python -B benches/processes/run
+
+bench-engines: setup-engines local-install
+	$(stage) "clusters of Dask and Ray"
+	.venv/bin/python -B benches/engines/run
 
 build/benches: local-install
 	cmake -S benches -B $@ -DCMAKE_PREFIX_PATH=$(prefix) >build/benches.log || { cat build/benches.log; exit 1; }

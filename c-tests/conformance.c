@@ -1,6 +1,9 @@
 /* The conformance suite; see conformance/conformance.h for its arguments and rules, conformance.cmake and
  * tests/engines for the backends that it is run on. */
 #include "conformance/conformance.h"
+#ifdef CONFORMANCE_ON_RANKS /* plugins/mpi/tests: all ranks are this program */
+#include <parallel_backend_mpi.h>
+#endif
 
 struct suite suite = {NULL, "", 1, 1, 0};
 
@@ -13,6 +16,12 @@ static int usage(void) {
 
 int main(int argc, char **argv) {
     pb_worker_main(argc, argv);
+#ifdef CONFORMANCE_ON_RANKS
+    const pb_status served = pb_mpi_serve();
+    if (served == PB_DONE)
+        return 0;
+    CHECK_OK(served);
+#endif
     if (argc < 2)
         return usage();
     suite.backend = argv[1];

@@ -285,6 +285,34 @@ TEST(items_may_grow_from_call_to_call_and_lie_in_shared_blocks) {
     CHECK_OK(pb_pop_backend(scope));
 }
 
+static int32_t write_pid(void *ctx, size_t index, const void *input, size_t size, pb_output *output) {
+    const int32_t pid = (int32_t)getpid();
+    (void)ctx, (void)index;
+    CHECK_INT(0, ((const char *)input)[size - 1]);
+    return pb_output_write(output, &pid, sizeof pid) == PB_OK ? 0 : 1;
+}
+
+/* Three strings of 24 MiB are more than one message takes, so the chunk that has them all is sent in two. */
+TEST(long_strings_are_sent_in_parts) {
+    enum { SIZE = 24 << 20 };
+    char *string = calloc(SIZE, 1);
+    const pb_bytes inputs[] = {{string, SIZE}, {string, SIZE}, {string, SIZE}};
+    const pb_map_options options = {.struct_size = sizeof options, .batch_size = 3};
+    pb_scope scope = use_backend("loky", 2);
+    pb_results *results = NULL;
+    CHECK_OK(pb_map_bytes(write_pid, NULL, 3, inputs, &options, &results));
+    CHECK_OK(pb_pop_backend(scope));
+    int32_t pids[3] = {0};
+    for (size_t i = 0; i < 3; ++i) {
+        pb_bytes result;
+        CHECK_OK(pb_results_get(results, i, &result));
+        memcpy(&pids[i], result.data, sizeof pids[i]);
+    }
+    CHECK(pids[0] != pids[1] && pids[1] == pids[2]);
+    pb_results_free(results);
+    free(string);
+}
+
 int main(int argc, char **argv) {
     CHECK_OK(pb_register_task("warm_up", warm_up));
     CHECK_OK(pb_register_task("fail_to_start", fail_to_start));
@@ -300,6 +328,7 @@ int main(int argc, char **argv) {
     RUN(variables_of_native_libraries_say_the_share_unless_the_user_does);
     RUN(a_large_ctx_is_the_same_in_every_call_and_changes_with_the_callers);
     RUN(items_may_grow_from_call_to_call_and_lie_in_shared_blocks);
+    RUN(long_strings_are_sent_in_parts);
     CHECK_OK(pb_shutdown());
     return check_result();
 }

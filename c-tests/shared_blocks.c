@@ -91,6 +91,21 @@ TEST(without_descriptors_the_text_says_what_to_do) {
     CHECK_TEXT("ulimit -n");
 }
 
+/* A file beyond that limit would end the whole process by a signal. */
+TEST(a_limit_on_files_is_an_error_too) {
+    struct rlimit old, small;
+    CHECK_INT(0, getrlimit(RLIMIT_FSIZE, &old));
+    small = old;
+    small.rlim_cur = 1 << 20;
+    CHECK_INT(0, setrlimit(RLIMIT_FSIZE, &small));
+    void *block = NULL;
+    const pb_status status = pb_alloc_shared(2 << 20, &block);
+    pb_free_shared(allocate(1 << 20));
+    CHECK_INT(0, setrlimit(RLIMIT_FSIZE, &old));
+    CHECK_INT(PB_ERR_OUT_OF_MEMORY, status);
+    CHECK_TEXT("ulimit -f");
+}
+
 enum { THREADS = 8 };
 
 static void *allocate_and_free(void *unused) {
@@ -118,6 +133,7 @@ int main(void) {
     RUN(bad_arguments_are_told);
     RUN(freeing_what_is_no_block_says_so_and_does_nothing);
     RUN(without_descriptors_the_text_says_what_to_do);
+    RUN(a_limit_on_files_is_an_error_too);
     RUN(threads_allocate_and_free_at_once);
     CHECK_OK(pb_shutdown());
     return check_result();

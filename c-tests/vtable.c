@@ -144,7 +144,7 @@ TEST(a_table_that_is_too_small_is_refused) {
                             sizeof(size_t),
                             offsetof(pb_backend_vtable, capabilities),
                             offsetof(pb_backend_vtable, open),
-                            sizeof vtable - 1};
+                            offsetof(pb_backend_vtable, max_n_jobs) - 1};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i) {
         vtable.struct_size = sizes[i];
         CHECK_STATUS(pb_register_backend("fake", &vtable, &fake, 0), PB_ERR_ABI);

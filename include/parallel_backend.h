@@ -401,6 +401,11 @@ typedef struct pb_backend_vtable {
     const char *(*nested_backend)(void *state, void *session, int32_t level);
     /// Optional. Called once, after the last session is closed, when the backend is unregistered.
     void (*destroy)(void *state);
+    /// Optional. Workers that n_jobs = -1 stands for, where these are not this machine's CPUs; NULL, as slot, or a result
+    /// below 1: the CPUs.
+    int32_t (*max_n_jobs)(void *state, void *session);
+    /// Optional. `pb_shutdown` was called, and the sessions that no scope opened are closed: ends what is idle.
+    void (*shutdown)(void *state);
 } pb_backend_vtable;
 
 /* ---- 6. backends --------------------------------------------------------------------------------------- */
@@ -441,7 +446,7 @@ pb_status pb_unregister_backend(const char *name);
 
 /// Loads a shared library that exports `pb_status pb_plugin_init(void)`, and calls that, which registers the plugin's
 /// backends. The library stays loaded. A backend that is asked for by name is also looked for as `libpb_backend_NAME.so` in
-/// the directories of the environment variable PB_PLUGIN_PATH.
+/// the directories of the environment variable PB_PLUGIN_PATH, and in `parallel_backend/` beside this library.
 ///
 /// Errors: PB_ERR_IO when it cannot be loaded, PB_ERR_ABI without the entry point, else what the entry point returned.
 ///
@@ -747,6 +752,20 @@ pb_status pb_worker_serve(int32_t fd,
 pb_status pb_job_encode(pb_job *job,
                         const pb_chunk *chunk,
                         pb_bytes *message);
+
+/// For `run`: `pb_job_encode` for a backend that numbers its workers itself.
+///
+/// @param worker  whose the chunk will be, from 0 to `pb_job_n_jobs` - 1: what its tasks see as `pb_worker_index`. The backend
+///   sees to it that chunks of one number run one after the other
+///
+/// Errors: as `pb_job_encode`, and PB_ERR_INVALID_ARGUMENT for such a number. A chunk that is encoded already keeps its
+/// message.
+///
+/// As `pb_job_encode`.
+pb_status pb_job_encode_for(pb_job *job,
+                            const pb_chunk *chunk,
+                            int32_t worker,
+                            pb_bytes *message);
 
 /// For `run`: an encoded chunk has come back. Writes outputs and statuses, and notes failures: PB_OK even if items failed, or
 /// the worker could not run the chunk at all: the job knows. Items that the worker did not run, because it was asked to stop

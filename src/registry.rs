@@ -3,7 +3,6 @@
 //! A name is looked up once, when a scope opens or a map needs a default; from then on the scope or the map keeps
 //! the backend alive. Unregistering only hides the name: the backend is destroyed after its last session.
 
-use crate::backends::multiprocessing::Multiprocessing;
 use crate::backends::sequential::Sequential;
 use crate::backends::threading::Threading;
 use crate::backends::{Backend, OpenRequest, Session};
@@ -15,8 +14,11 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 /// Names that stay.
 const BUILT_IN: [&str; 6] = ["dask", "loky", "multiprocessing", "ray", "sequential", "threading"];
 
-/// Names that belong to this project, those included that this version does not have.
-const PLANNED: [&str; 5] = ["loky", "multiprocessing", "dask", "ray", "mpi"];
+/// Those of them that other systems do not have in this version.
+const FOR_LINUX: [&str; 4] = ["loky", "multiprocessing", "dask", "ray"];
+
+/// Names of this project's plugins that may not be installed, or not be usable where they are.
+const PLUGINS: [&str; 1] = ["mpi"];
 
 /// A backend with a session: what a scope holds. The session closes before the backend can be destroyed.
 pub struct Opened {
@@ -39,11 +41,12 @@ type Names = BTreeMap<Arc<str>, Entry>;
 
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
     let mut names = Names::new();
-    insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
     #[cfg(target_os = "linux")]
     {
         use crate::backends::engine::{Engine, Kind};
-        insert(&mut names, "loky", Arc::new(crate::backends::loky::Loky));
+        use crate::backends::{loky::Loky, multiprocessing::Multiprocessing};
+        insert(&mut names, "loky", Arc::new(Loky));
+        insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
         insert(&mut names, "dask", Arc::new(Engine(Kind::Dask)));
         insert(&mut names, "ray", Arc::new(Engine(Kind::Ray)));
     }
@@ -72,21 +75,34 @@ pub fn names() -> Vec<Arc<str>> {
     lock().keys().cloned().collect()
 }
 
-/// The names that this project will have, with the reason why they cannot be used here.
+/// The names of this project that cannot be used here, with the reason. Loads its plugins.
 pub fn unavailable() -> Vec<(&'static str, String)> {
+    let plugins = PLUGINS.iter().filter_map(|name| Some((*name, check(name).err()?.message)));
+    let mut missing: Vec<_> = plugins.collect();
     let names = lock();
-    let missing = PLANNED.iter().filter(|name| !names.contains_key(**name));
-    missing.map(|name| (*name, format!("not part of version {}", env!("CARGO_PKG_VERSION")))).collect()
+    let elsewhere = FOR_LINUX.iter().filter(|name| !names.contains_key(**name));
+    missing.extend(elsewhere.map(|name| (*name, "for Linux in this version".to_owned())));
+    missing
 }
 
 fn unknown(name: &str) -> Error {
     let known = names().join(", ");
-    if PLANNED.contains(&name) {
+    if FOR_LINUX.contains(&name) {
+        return Error::new(
+            Status::ERR_BACKEND_UNAVAILABLE,
+            format!("backend '{name}' is for Linux in this version; available here: {known}"),
+        );
+    }
+    if PLUGINS.contains(&name) {
+        let looked: Vec<_> = plugin_dirs().iter().map(|dir| dir.display().to_string()).collect();
         return Error::new(
             Status::ERR_BACKEND_UNAVAILABLE,
             format!(
-                "backend '{name}' is not part of version {} yet; available here: {known}",
-                env!("CARGO_PKG_VERSION")
+                "backend '{name}' is a plugin that is not installed here: there is no {} in {}. It is built with \
+                 parallel_backend where its own requirements are found (docs/{name}.md), and found elsewhere by \
+                 PB_PLUGIN_PATH; available here: {known}",
+                plugin_file(name),
+                looked.join(", ")
             ),
         );
     }
@@ -99,7 +115,7 @@ fn unknown(name: &str) -> Error {
     )
 }
 
-/// The backend of that name; a plugin called `libpb_backend_NAME.so` in `PB_PLUGIN_PATH` is loaded on demand.
+/// The backend of that name; a plugin called `libpb_backend_NAME.so` is loaded on demand.
 fn find(name: &str) -> Result<(Arc<str>, Arc<dyn Backend>)> {
     let get = || lock().get(name).map(|entry| (entry.name.clone(), entry.backend.clone()));
     if let Some(found) = get() {
@@ -178,17 +194,31 @@ pub fn unregister(name: &str) -> Result<()> {
     removed.map(drop).ok_or_else(|| unknown(name))
 }
 
-/// Closes the sessions that no scope opened; the next call opens new ones.
-pub fn close_implicit() {
+/// Closes the sessions that no scope opened (the next call opens new ones), and has backends end what is idle.
+pub fn shutdown() {
     let closing: Vec<_> = lock().values_mut().filter_map(|entry| entry.implicit.take()).collect();
+    // Foreign code runs without the lock.
     drop(closing);
+    let backends: Vec<_> = lock().values().map(|entry| entry.backend.clone()).collect();
+    backends.iter().for_each(|backend| backend.shutdown());
+}
+
+fn plugin_file(name: &str) -> String {
+    format!("libpb_backend_{name}{}", std::env::consts::DLL_SUFFIX)
+}
+
+/// Where plugins are looked for: what PB_PLUGIN_PATH lists, then what was installed with this library.
+fn plugin_dirs() -> Vec<PathBuf> {
+    let path = std::env::var_os("PB_PLUGIN_PATH").unwrap_or_default();
+    let listed = std::env::split_paths(&path).filter(|dir| !dir.as_os_str().is_empty());
+    let own = crate::tasks::own_library().and_then(|file| file.parent().map(Path::to_owned));
+    listed.chain(own.map(|dir| dir.join("parallel_backend"))).collect()
 }
 
 fn plugin_path(name: &str) -> Option<PathBuf> {
     check_name(name).ok()?;
-    let path = std::env::var_os("PB_PLUGIN_PATH")?;
-    let file = format!("libpb_backend_{name}{}", std::env::consts::DLL_SUFFIX);
-    std::env::split_paths(&path).map(|dir| dir.join(&file)).find(|file| file.is_file())
+    let file = plugin_file(name);
+    plugin_dirs().iter().map(|dir| dir.join(&file)).find(|file| file.is_file())
 }
 
 /// Loads a shared library and has it register its backends. It stays loaded for the life of the process.

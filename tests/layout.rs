@@ -63,7 +63,7 @@ fn assertions() -> String {
     layout!(&mut c, pb_chunk: begin end);
     layout!(&mut c, pb_bytes: data size);
     layout!(&mut c, pb_backend_vtable: struct_size abi_version capabilities open close effective_n_jobs run
-            nested_backend destroy);
+            nested_backend destroy max_n_jobs shutdown);
     layout!(&mut c, pb_thread_pool: struct_size user_api internal_api prefix filepath version threading_layer
             architecture scope num_threads controllable);
     for (name, size, signed) in

@@ -1,9 +1,12 @@
 //! The codec of messages, fed what it wrote and what it did not: cut, flipped and stitched bytes must end as an error or as
 //! some message, never as a panic or a huge allocation. Deterministic: the same mutations at every run.
 
-use parallel_backend::message::{Around, Data, Failure, MAGIC, Reply, Request, Statuses, VERSION};
+use parallel_backend::message::{
+    Around, Data, Failure, Kind, MAGIC, Reply, Request, Statuses, VERSION, pack, unpack,
+};
 use parallel_backend::status::Status;
-use parallel_backend::tasks::{Place, Reference};
+use parallel_backend::tasks::{self, Place, Reference};
+use parallel_backend::worker::{Alone, Worker};
 
 fn reference() -> Reference {
     Reference {
@@ -48,6 +51,22 @@ fn request(task: &[u8]) -> Request<'_> {
     }
 }
 
+/// The same with what lies elsewhere, or nothing at all, in every place.
+fn requests(task: &[u8]) -> [Request<'_>; 4] {
+    let shared = Data::Shared { block: 9, offset: 64, len: 24 };
+    let nothing = Data::None;
+    [
+        request(task),
+        Request { ctx: nothing, inputs: nothing, outputs: nothing, ..request(task) },
+        Request { outputs: shared, ctx: shared, ..request(task) },
+        Request { kind: Kind::Bytes, input_size: 0, output_size: 0, ..request(task) },
+    ]
+}
+
+fn parcel() -> Vec<u8> {
+    pack([Some(&b"one"[..]), None, Some(b""), Some(&[7; 50])].into_iter()).into_bytes().into_owned()
+}
+
 fn reply() -> Reply<'static> {
     let failure =
         Failure { item: 1, status: Status::ERR_TASK_FAILED, code: 7, message: "item 11 failed".into() };
@@ -61,22 +80,20 @@ fn reply() -> Reply<'static> {
     }
 }
 
+fn refusal() -> Reply<'static> {
+    Reply { refused: Some((Status::ERR_TASK_NOT_PORTABLE, "no")), ..Reply::default() }
+}
+
 #[test]
 fn what_was_written_is_read() {
     let task = Request::encode_task(&reference());
     assert_eq!(Request::decode_task(&task).unwrap(), reference());
     let nameless = Reference { name: None, ..reference() };
     assert_eq!(Request::decode_task(&Request::encode_task(&nameless)).unwrap(), nameless);
-    let shared = Data::Shared { block: 9, offset: 64, len: 24 };
-    for request in [
-        request(&task),
-        Request { ctx: Data::None, inputs: Data::None, outputs: Data::None, ..request(&task) },
-        Request { outputs: shared, ctx: shared, ..request(&task) },
-    ] {
+    for request in requests(&task) {
         assert_eq!(Request::decode(&request.encode()).unwrap(), request);
     }
-    let refused = Reply { refused: Some((Status::ERR_TASK_NOT_PORTABLE, "no")), ..Reply::default() };
-    for reply in [Reply::default(), reply(), refused] {
+    for reply in [Reply::default(), reply(), refusal()] {
         assert_eq!(Reply::decode(&reply.encode()).unwrap(), reply);
     }
 }
@@ -157,20 +174,54 @@ fn decode_all(bytes: &[u8]) {
         });
     }
     let _ = Request::decode_task(bytes);
+    let count = bytes.get(..8).and_then(|count| count.try_into().ok()).map_or(4, u64::from_le_bytes);
+    let _ = unpack(bytes, count);
+}
+
+/// One of each kind of message, and of what travels in one.
+fn seeds() -> Vec<Vec<u8>> {
+    let task = Request::encode_task(&reference());
+    let requests = requests(&task).map(|request| request.encode());
+    let replies = [reply(), refusal()].map(|reply| reply.encode());
+    requests.into_iter().chain(replies).chain([task.clone(), parcel()]).collect()
+}
+
+#[test]
+fn what_is_cut_anywhere_is_an_error() {
+    for seed in seeds() {
+        for end in 0..seed.len() {
+            let cut = &seed[..end];
+            let is_any = Request::decode(cut).is_ok()
+                || Reply::decode(cut).is_ok()
+                || Request::decode_task(cut).is_ok()
+                || unpack(cut, 4).is_ok();
+            assert!(!is_any, "cut at {end} of {}", seed.len());
+        }
+    }
+}
+
+extern "C" fn nothing() {}
+
+#[test]
+fn more_items_than_memory_can_count_are_refused_by_a_worker() {
+    let reference = tasks::reference(nothing as *const () as usize, None).unwrap();
+    let task = Request::encode_task(&reference);
+    for kind in [Kind::Elements, Kind::Bytes] {
+        let none = Data::None;
+        let request =
+            Request { kind, ctx: none, inputs: none, input_size: 0, output_size: 0, ..request(&task) };
+        let message = Request { end: 1 << 60, ..request }.encode();
+        Worker::default().run(&message, Alone::new(), |reply| {
+            let bytes = reply.into_bytes();
+            let (status, text) = Reply::decode(&bytes).unwrap().refused.unwrap();
+            assert_eq!(status, Status::ERR_OUT_OF_MEMORY, "{text}");
+        });
+    }
 }
 
 #[test]
 fn broken_messages_are_errors() {
-    let task = Request::encode_task(&reference());
-    let seeds = [request(&task).encode(), reply().encode(), task.clone()];
-    for seed in &seeds[..2] {
-        for end in 0..seed.len() {
-            assert!(
-                Request::decode(&seed[..end]).is_err() && Reply::decode(&seed[..end]).is_err(),
-                "cut at {end}"
-            );
-        }
-    }
+    let seeds = seeds();
     for bytes in &seeds {
         for at in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
@@ -180,7 +231,7 @@ fn broken_messages_are_errors() {
     }
     let mut random = Random(4711);
     for _ in 0..20_000 {
-        let mut bytes = seeds[random.below(3)].clone();
+        let mut bytes = seeds[random.below(seeds.len())].clone();
         for _ in 0..=random.below(8) {
             let (at, len) = (random.below(bytes.len()), random.below(9));
             let end = (at + len).min(bytes.len());
@@ -189,7 +240,7 @@ fn broken_messages_are_errors() {
                 1 => bytes[at..end].fill(255),
                 2 => drop(bytes.drain(at..end)),
                 _ => {
-                    let other = &seeds[random.below(3)];
+                    let other = &seeds[random.below(seeds.len())];
                     let from = random.below(other.len());
                     bytes.splice(at..end, other[from..].iter().copied().take(len * 4));
                 }

@@ -98,12 +98,13 @@ class Bridge(engines.Events):
         """Serves until the session is over; gives the exit code."""
         code = await self._over
         await self._drain()
-        self._channel.close()
         if self._starting is not None:
             self._starting.cancel()
         if self._engine is not None:
             with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self._engine.close(), CLOSE_PATIENCE)
+        # Last: once the stream has ended, the library gives the process no more time.
+        self._channel.close()
         return code
 
     async def _drain(self):
@@ -209,8 +210,10 @@ class Bridge(engines.Events):
         self._lanes[number].do(self._prepare, paths)
 
     async def _prepare(self, call, paths):
-        # Files are hashed on another thread: they may be long.
-        await self._loop.run_in_executor(None, call.describe, self._library, self._version, paths)
+        if all(map(engines.File.is_known, [self._library, *paths])):
+            call.describe(self._library, self._version, paths)
+        else:  # on another thread: files may be long
+            await self._loop.run_in_executor(None, call.describe, self._library, self._version, paths)
         await self._engine.open_call(call)
 
     async def _cancel(self, call):

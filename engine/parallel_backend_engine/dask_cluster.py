@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import logging
 import os
 import pkgutil
@@ -96,14 +97,15 @@ class Cluster:
                 raise EngineError("PB_ERR_INVALID_ARGUMENT", f"{ADVICE}; DASK_SCHEDULER_ADDRESS in the environment will do too")
         try:
             self.client = self._distributed.Client(
-                **target, asynchronous=True, timeout=timeout, security=self._security(), set_as_default=False, name="parallel_backend"
+                **target, asynchronous=True, timeout=0.9 * timeout, security=self._security(), set_as_default=False, name="parallel_backend"
             )
             await asyncio.wait_for(self.client, timeout)
-        except (OSError, ValueError, ImportError) as error:
-            if isinstance(error, asyncio.TimeoutError):
-                raise
+        except (EngineError, asyncio.TimeoutError):
+            raise
+        except Exception as error:  # of many kinds: no route, no scheduler, other versions, no TLS where it is needed
             status = "PB_ERR_TIMEOUT" if "imed out" in str(error) else "PB_ERR_BACKEND_UNAVAILABLE"
-            raise EngineError(status, f"no Dask scheduler at {self.where()}: {error}") from None
+            text = str(error) or type(error).__name__
+            raise EngineError(status, f"no Dask scheduler at {self.where()}: {text}") from None
 
     def _security(self):
         keys = {"tls_ca": "tls_ca_file", "tls_cert": "tls_client_cert", "tls_key": "tls_client_key"}
@@ -156,8 +158,11 @@ class Cluster:
 
     async def _is_installed(self, digest, deadline):
         """Whether scheduler and workers have this very package."""
-        what = "parallel_backend_engine.shim:SOURCE_SHA256"
+        package, what = "parallel_backend_engine", "parallel_backend_engine.shim:SOURCE_SHA256"
         try:
+            # Asked first, since it is no error where there is none, and leaves no trace in the scheduler's log.
+            if await self._within(deadline, self.client.run_on_scheduler(importlib.util.find_spec, package)) is None:
+                return False
             there = await self._within(deadline, self.client.run_on_scheduler(pkgutil.resolve_name, what))
             if there != digest:
                 return False

@@ -16,6 +16,7 @@ until it is answered, and each has a task that awaits its future.
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 
@@ -25,8 +26,15 @@ from parallel_backend_engine.engine import EngineError
 
 # A ctx from this size on is scattered once, a smaller one rides with every chunk.
 SCATTER_FROM = 256 << 10
+# What a task costs the scheduler, and the shortest chunk that is worth it, in seconds.
+SLOT_COST, LEAST = 1e-3, 0.1
+# Bytes on their way: as many for each slot as keep it busy, within what scheduler and bridge can hold.
+CREDIT, CREDIT_MOST = 256 << 20, 1 << 30
+# How many results, bytes of them, and seconds the cluster may keep what nobody needs any more.
+DONE_MOST, DONE_BYTES, DONE_AFTER = 64, 8 << 20, 0.1
 # How often a chunk may be sent again for reasons that are not its own.
 RESENDS = 20
+GIVEN_UP_KEPT = 1000
 
 
 class Flight:
@@ -64,8 +72,12 @@ class DaskEngine(engine.Engine):
         # By number of call; by key; by (worker, sha256).
         self._calls, self._flights, self._uploads = {}, {}, {}
         self._count = 0
+        # The last chunks that were reported as lost, by key: Dask may start them once more before it hears that nobody wants them.
+        self._given_up = collections.deque(maxlen=GIVEN_UP_KEPT)
         self._is_closing = False
         self._background = set()
+        # Futures of chunks that are over, the bytes of their results, and the timer that lets them go.
+        self._done, self._done_bytes, self._letting_go = [], 0, None
 
     async def start(self, timeout):
         self._loop = asyncio.get_running_loop()
@@ -74,13 +86,13 @@ class DaskEngine(engine.Engine):
         self._client, self._shim = self._cluster.client, self._cluster.shim
         self._client.subscribe_topic("all", self._on_event)
         self._poll = asyncio.ensure_future(self._watch())
-        return engine.Ready(
-            self._cluster.engine_version, self._cluster.slots(), slot_cost=1e-3, least=0.1, chunk_bytes=64 << 20, credit=256 << 20
-        )
+        slots = self._cluster.slots()
+        credit = min(max(CREDIT, slots << 20), CREDIT_MOST)
+        return engine.Ready(self._cluster.engine_version, slots, SLOT_COST, LEAST, chunk_bytes=64 << 20, credit=credit)
 
     async def _watch(self):
-        """Re-reads the slots; notices a scheduler that has gone or is silent, and calls that wait for workers in vain."""
-        idle_since = None
+        """Re-reads the slots; notices a scheduler that has gone or is silent. (Where there are no slots for long, the library
+        ends its calls.)"""
         while True:
             await asyncio.sleep(engine.SLOTS_EVERY)
             before = self._cluster.slots()
@@ -92,24 +104,13 @@ class DaskEngine(engine.Engine):
                 self._gone(f"is gone ({error})")
             except Exception as error:  # an answer that is none: the next one may be better
                 self.events.log("warning", f"the Dask scheduler's answer cannot be read: {error}")
-            slots = self._cluster.slots()
-            if slots != before:
-                self.events.slots(max(1, slots))
-            if slots or not self._flights:
-                idle_since = None
-            elif idle_since is None:
-                idle_since = self._loop.time()
-            elif self._loop.time() - idle_since > self._patience:
-                self._fail_all("PB_ERR_TIMEOUT", f"the Dask cluster at {self._cluster.where()} has had no workers for {self._patience:g} s")
+            if self._cluster.slots() != before:
+                self.events.slots(self._cluster.slots())
 
     def _gone(self, how):
         if not self._is_closing:
             self._is_closing = True
             self.events.fatal("PB_ERR_WORKER_LOST", f"the Dask scheduler at {self._cluster.where()} {how}")
-
-    def _fail_all(self, status, text):
-        for call in {flight.call.number: flight.call for flight in self._flights.values()}.values():
-            self.events.failed(call, status, f"{text}; {len(self._state(call).flights)} chunks wait")
 
     def _spawn(self, coroutine):
         task = asyncio.ensure_future(coroutine)
@@ -171,6 +172,25 @@ class DaskEngine(engine.Engine):
             flight.future = future
             self._spawn(self._follow(flight, future))
 
+    def _release_later(self, future, size):
+        """Lets the scheduler forget a result: many at once, or when nothing else goes on. For client, scheduler and workers send
+        each other at most one message in some milliseconds, and the next call's chunks would wait for one that only says this."""
+        self._done.append(future)
+        self._done_bytes += size
+        if self._done_bytes > DONE_BYTES or len(self._done) > DONE_MOST:
+            self._release()
+            return
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+        self._letting_go = self._loop.call_later(DONE_AFTER, self._release)
+
+    def _release(self):
+        self._done.clear()
+        self._done_bytes = 0
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+            self._letting_go = None
+
     async def _follow(self, flight, future):
         """Awaits a chunk's outcome."""
         try:
@@ -200,6 +220,7 @@ class DaskEngine(engine.Engine):
         if kind == "done":
             self._over(flight)
             self.events.results(flight.call, [(flight.chunk.seq, more[0], 1, worker)])
+            self._release_later(flight.future, len(more[0]))
         elif kind == "need":
             await self._provide(flight, worker, more[0])
         elif kind == "error":
@@ -289,11 +310,13 @@ class DaskEngine(engine.Engine):
             del self._uploads[place]
         if message.get("expected"):
             return
-        keys = (tuple(key) if isinstance(key, (list, tuple)) else key for key in message.get("processing-tasks", ()))
+        keys = [tuple(key) if isinstance(key, (list, tuple)) else key for key in message.get("processing-tasks", ())]
         had = sorted((self._flights[key] for key in keys if key in self._flights), key=lambda flight: flight.order)
-        ran = had[: max(1, self._cluster.threads.get(worker, 1))]
+        again = sum(key in self._given_up for key in keys)
+        ran = had[: max(0, self._cluster.threads.get(worker, 1) - again)]
         for flight in ran:
             self._over(flight)
+            self._given_up.append(flight.key)
         if ran:
             self._spawn(self._client.cancel([flight.future for flight in ran]))
             self._spawn(self._tell_lost(worker, ran))
@@ -339,6 +362,7 @@ class DaskEngine(engine.Engine):
         if self._poll is not None:
             self._poll.cancel()
         futures = [flight.future for flight in self._flights.values() if flight.future is not None]
+        self._release()
         calls = [number for number, state in self._calls.items() if state.flights]
         for flight in list(self._flights.values()):
             self._over(flight)

@@ -385,9 +385,15 @@ def _share_cpus(library):
 
 
 def _dask_worker():
-    """The Dask worker that this thread works for, or None."""
+    """The Dask worker that this thread works for, or the only one in the process; or None."""
     module = sys.modules.get("distributed.worker")
-    return module.get_worker() if module is not None else None
+    if module is None:
+        return None
+    try:
+        return module.get_worker()
+    except ValueError:
+        workers = list(module.Worker._instances)
+        return workers[0] if len(workers) == 1 else None
 
 
 # ---- files ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_RUNS 32
+#define MAX_RUNS     32
+#define MAX_CLUSTERS 8
 
 typedef struct demo_state {
     digits data;
@@ -20,11 +21,15 @@ typedef struct demo_state {
 
 typedef struct demo_options {
     const char *data;
-    const char *json; /* NULL: none */
+    const char *json;             /* NULL: none */
+    char *clusters[MAX_CLUSTERS]; /* BACKEND:PARAMS */
+    size_t n_clusters;
 } demo_options;
 
 static int usage(const char *program) {
-    fprintf(stderr, "usage: %s [--data FILE] [--json FILE] [--plugin LIBRARY]...\n", program);
+    fprintf(stderr,
+            "usage: %s [--data FILE] [--json FILE] [--plugin LIBRARY]... [--cluster BACKEND:PARAMS]...\n",
+            program);
     return 2;
 }
 
@@ -66,13 +71,18 @@ static int run_builtin(demo_state *demo) {
     return 0;
 }
 
+/* Those that run on a cluster do so only when its address is given. */
+static int needs_address(const char *backend) {
+    return strcmp(backend, "dask") == 0 || strcmp(backend, "ray") == 0 || strcmp(backend, "mpi") == 0;
+}
+
 /* Every other backend that the library knows, built in or from a plugin. */
 static int run_others(demo_state *demo) {
     size_t needed;
     if (pb_backend_names(demo->names, sizeof demo->names, &needed) != PB_OK)
         return report_error("pb_backend_names");
     for (char *name = strtok(demo->names, ", "); name; name = strtok(NULL, ", ")) {
-        if (strcmp(name, "sequential") == 0 || strcmp(name, "threading") == 0)
+        if (strcmp(name, "sequential") == 0 || strcmp(name, "threading") == 0 || needs_address(name))
             continue;
         if (add_run(demo, (grid_run){.label = name, .backend = name, .n_jobs = -1}))
             return -1;
@@ -80,29 +90,45 @@ static int run_others(demo_state *demo) {
     return 0;
 }
 
+/* `text` is BACKEND:PARAMS, and is cut in two. */
+static int run_cluster(demo_state *demo, char *text) {
+    char *params = strchr(text, ':');
+    if (params)
+        *params++ = '\0';
+    return add_run(
+        demo, (grid_run){.label = text, .backend = text, .params = params, .n_jobs = -1, .is_cluster = 1});
+}
+
+static int run_clusters(demo_state *demo, const demo_options *options) {
+    for (size_t i = 0; i < options->n_clusters; i++)
+        if (run_cluster(demo, options->clusters[i]))
+            return -1;
+    return 0;
+}
+
 static int run_demo(demo_state *demo, const demo_options *options) {
     if (digits_read(options->data, &demo->data))
         return -1;
     ridge_grid(demo->tasks);
-    if (run_builtin(demo) || run_others(demo))
+    if (run_builtin(demo) || run_others(demo) || run_clusters(demo, options))
         return -1;
     if (options->json && write_json(options->json, &demo->scores, demo->data.rows, demo->runs, demo->n_runs))
         return -1;
-    if (pb_shutdown() != PB_OK)
-        return report_error("pb_shutdown");
     return 0;
 }
 
 /* Reads the options, and loads the plugins that they name. Returns 0, or the exit code of the program. */
 static int parse_options(int argc, char **argv, demo_options *options) {
     for (int i = 1; i < argc; i += 2) {
-        const char *name = argv[i], *value = argv[i + 1];
+        char *name = argv[i], *value = argv[i + 1];
         if (!value)
             return usage(argv[0]);
         if (strcmp(name, "--data") == 0) {
             options->data = value;
         } else if (strcmp(name, "--json") == 0) {
             options->json = value;
+        } else if (strcmp(name, "--cluster") == 0 && options->n_clusters < MAX_CLUSTERS) {
+            options->clusters[options->n_clusters++] = value;
         } else if (strcmp(name, "--plugin") != 0) {
             return usage(argv[0]);
         } else if (pb_load_plugin(value) != PB_OK) {

@@ -69,21 +69,35 @@ static int run_map(grid_run *run, const digits *data, const ridge_task tasks[TAS
     return status == PB_OK ? 0 : skip_or_fail(run, status);
 }
 
-static int run_scope(grid_run *run, const digits *data, const ridge_task tasks[TASKS]) {
-    pb_scope scope;
-    pb_status status = pb_push_backend(run->backend, run->n_jobs, run->inner_max_num_threads, NULL, &scope);
-    if (status != PB_OK)
-        return skip_or_fail(run, status);
-    int failed = run_map(run, data, tasks);
-    if (pb_pop_backend(scope) != PB_OK)
-        return report_error(run->label);
+/* Workers of a cluster are there when a program comes: the first map waits until they are, and has them load
+ * the task. */
+static int meet_cluster(grid_run *run) {
+    pb_status status = pb_parallel_map(ridge_nothing, NULL, 2, NULL, 0, NULL, 0, NULL);
+    return status == PB_OK ? 0 : skip_or_fail(run, status);
+}
+
+static int run_inside(grid_run *run, const digits *data, const ridge_task tasks[TASKS]) {
+    int failed = run->is_cluster ? meet_cluster(run) : 0;
+    if (failed || run->skipped[0])
+        return failed;
+    double wall = wall_now(), cpu = cpu_now();
+    failed = run_map(run, data, tasks);
+    run->wall_seconds = wall_now() - wall;
+    /* The time of worker processes that stay is known when they have ended. */
+    if (pb_shutdown() != PB_OK)
+        failed = report_error("pb_shutdown");
+    run->cpu_seconds = cpu_now() - cpu;
     return failed;
 }
 
 int run_grid(grid_run *run, const digits *data, const ridge_task tasks[TASKS]) {
-    double wall = wall_now(), cpu = cpu_now();
-    int failed = run_scope(run, data, tasks);
-    run->wall_seconds = wall_now() - wall;
-    run->cpu_seconds = cpu_now() - cpu;
+    pb_scope scope;
+    pb_status status =
+        pb_push_backend(run->backend, run->n_jobs, run->inner_max_num_threads, run->params, &scope);
+    if (status != PB_OK)
+        return skip_or_fail(run, status);
+    int failed = run_inside(run, data, tasks);
+    if (pb_pop_backend(scope) != PB_OK)
+        return report_error(run->label);
     return failed;
 }

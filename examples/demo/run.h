@@ -8,12 +8,14 @@
 typedef struct grid_run {
     const char *label;
     const char *backend;
+    const char *params; /* NULL: none */
     int32_t n_jobs;
     int32_t inner_max_num_threads; /* 0: each worker's share of the CPUs */
+    int is_cluster; /* its workers start before the clock does, and no child of ours is one of them */
 
     int32_t workers;
     double wall_seconds;
-    double cpu_seconds;   /* of this process, and of worker processes that have ended */
+    double cpu_seconds;   /* of this process and its worker processes */
     int32_t right[TASKS]; /* right answers of each task */
     char skipped[512];    /* why the backend cannot run here; "" where it ran */
 } grid_run;

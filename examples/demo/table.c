@@ -29,11 +29,14 @@ void print_table_head(void) {
 }
 
 void print_table_row(const grid_run *run, const grid_run *reference) {
+    char cpu[32] = "-"; /* what a cluster uses, we do not see */
+    if (!run->is_cluster)
+        snprintf(cpu, sizeof cpu, "%.2f", run->cpu_seconds);
     if (run->skipped[0])
         printf("%-28s not run: %s\n", run->label, run->skipped);
     else
-        printf("%-28s %8d %8.2f %9.2f %8.2f\n", run->label, run->workers, run->wall_seconds,
-               reference->wall_seconds / run->wall_seconds, run->cpu_seconds);
+        printf("%-28s %8d %8.2f %9.2f %8s\n", run->label, run->workers, run->wall_seconds,
+               reference->wall_seconds / run->wall_seconds, cpu);
     fflush(stdout);
 }
 

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod foreign;
 #[cfg(target_os = "linux")]
 pub mod loky;
+#[cfg(target_os = "linux")]
 pub mod multiprocessing;
 pub mod sequential;
 pub mod threading;
@@ -44,6 +45,9 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// `pb_shutdown` was called: ends what is idle.
+    fn shutdown(&self) {}
+
     /// Starts a session, or says what is wrong with the parameters or missing on this machine.
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>>;
 }
@@ -55,8 +59,8 @@ pub trait Session: Send + Sync {
         Ok(n_jobs)
     }
 
-    /// What `n_jobs` below 0 counts from; `None`: the CPUs that this process may use.
-    fn all_workers(&self) -> Result<Option<i32>> {
+    /// Workers that n_jobs = -1 stands for; `None`: the CPUs of the caller's share.
+    fn max_n_jobs(&self) -> Result<Option<i32>> {
         Ok(None)
     }
 

@@ -29,6 +29,9 @@ pub struct pb_chunk {
 // SAFETY: integers, pointers and optional functions, `struct_size` first; all zeroes is a value.
 unsafe impl abi::Sized0 for pb_backend_vtable {}
 
+/// The size of a table as the first version had it.
+const FIRST_TABLE: usize = offset_of!(pb_backend_vtable, max_n_jobs);
+
 /// Reads a table, checking its version before its size: a table of another version is not looked into.
 ///
 /// # Safety
@@ -50,7 +53,7 @@ unsafe fn read_vtable(vtable: *const pb_backend_vtable) -> Result<pb_backend_vta
         ));
     }
     // SAFETY: as above.
-    unsafe { abi::read(vtable, size_of::<pb_backend_vtable>(), Tail::Ignore, "pb_backend_vtable") }
+    unsafe { abi::read(vtable, FIRST_TABLE, Tail::Ignore, "pb_backend_vtable") }
 }
 
 /// Adds a backend. From now on `pb_push_backend(name, …)` finds it, in all threads.
@@ -108,7 +111,7 @@ pub unsafe extern "C" fn pb_unregister_backend(name: *const c_char) -> pb_status
 
 /// Loads a shared library that exports `pb_status pb_plugin_init(void)`, and calls that, which registers the plugin's
 /// backends. The library stays loaded. A backend that is asked for by name is also looked for as `libpb_backend_NAME.so` in
-/// the directories of the environment variable PB_PLUGIN_PATH.
+/// the directories of the environment variable PB_PLUGIN_PATH, and in `parallel_backend/` beside this library.
 ///
 /// Errors: PB_ERR_IO when it cannot be loaded, PB_ERR_ABI without the entry point, else what the entry point returned.
 ///

@@ -6,10 +6,9 @@
 use super::bytes::pb_bytes;
 use super::task::{THREW, contain, fill_statuses, sendable_ctx};
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
-use crate::message::{Kind, pack, unpack};
+use crate::message::{Kind, Pieces, pack, unpack};
 use crate::shared::{Arena, ArenaFile, Mapping, Output as pb_output, Span, Spare};
 use crate::status::{Error, Result, Status};
-use std::borrow::Cow;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -43,7 +42,12 @@ pub struct Items {
     file: OnceLock<Arc<ArenaFile>>,
     /// All of it, once the map is over.
     mapped: OnceLock<Mapping>,
+    /// Replies of other processes that are large enough to be kept as they came.
+    homes: Mutex<Vec<Arc<Mapping>>>,
 }
+
+/// Results that come together and are larger stay in the memory in which they came, rather than being copied.
+const WORTH_KEEPING: usize = 1 << 20;
 
 // SAFETY: the header says that the function runs on any thread and on several at once, and that ctx and the inputs live
 // until the call is over; each item writes its own span and status only, and spans are read when the map is over.
@@ -79,6 +83,7 @@ impl Items {
             arenas: Mutex::default(),
             file: OnceLock::new(),
             mapped: OnceLock::new(),
+            homes: Mutex::default(),
         })
     }
 
@@ -132,11 +137,7 @@ impl Items {
         output.arena.begin();
         // SAFETY: the caller promised that the function may be called so, from this thread too.
         let call = || unsafe { (self.call)(self.needs.ctx, index, input.data, input.size, output) };
-        let mut code = contain(call, THREW);
-        if let (0, Some(error)) = (code, output.broken.take()) {
-            job::set_text(format!("its result is not whole: {}", error.message));
-            code = error.status.0;
-        }
+        let code = job::incomplete(contain(call, THREW), output.broken.take());
         if code == 0 {
             self.set_span(index, output.arena.end());
         } else {
@@ -200,7 +201,7 @@ impl Task for BytesTask {
         })
     }
 
-    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+    fn inputs(&self, chunk: Chunk) -> Option<Pieces<'_>> {
         if self.0.inputs.is_null() {
             return None;
         }
@@ -211,14 +212,21 @@ impl Task for BytesTask {
                 (!data.is_null()).then(|| std::slice::from_raw_parts(data.cast::<u8>(), size))
             }
         };
-        Some(Cow::Owned(pack((chunk.begin..chunk.end).map(input))))
+        Some(pack((chunk.begin..chunk.end).map(input)))
     }
 
-    fn store(&self, first: usize, outputs: &[u8]) {
+    fn store(&self, first: usize, outputs: &[u8], home: Option<&Arc<Mapping>>) {
         let count = outputs.get(..8).and_then(|count| count.try_into().ok()).map_or(0, u64::from_le_bytes);
         let results = unpack(outputs, count).unwrap_or_default();
+        let results = (first..self.0.n_items).zip(results);
+        if let Some(home) = home.filter(|_| outputs.len() >= WORTH_KEEPING) {
+            results
+                .for_each(|(index, result)| self.0.set_span(index, result.map_or(Span::default(), Span::of)));
+            self.0.homes.lock().unwrap_or_else(PoisonError::into_inner).push(home.clone());
+            return;
+        }
         self.0.with_output(|output| {
-            for (index, result) in (first..self.0.n_items).zip(results) {
+            for (index, result) in results {
                 output.arena.begin();
                 // What there is no memory for is missing.
                 let kept = result.filter(|bytes| output.arena.append(bytes).is_ok());

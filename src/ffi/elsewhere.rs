@@ -7,6 +7,7 @@ use super::guard::{guard, guard_value};
 use super::job::job;
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
+use crate::message::Pieces;
 #[cfg(not(target_os = "linux"))]
 use crate::status::Status;
 use crate::status::{Error, Result, pb_status};
@@ -116,7 +117,39 @@ pub unsafe extern "C" fn pb_job_encode(
         // SAFETY: the caller promised a job and a chunk, or NULL.
         let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
         writable(message, "message")?;
-        let (data, size) = job.encode_outside(chunk)?;
+        let (data, size) = job.encode_outside(chunk, None)?;
+        // SAFETY: checked not NULL, and the caller promised that it is writable.
+        unsafe { *message = pb_bytes { data: data.cast(), size } };
+        Ok(())
+    })
+}
+
+/// For `run`: `pb_job_encode` for a backend that numbers its workers itself.
+///
+/// @param worker  whose the chunk will be, from 0 to `pb_job_n_jobs` - 1: what its tasks see as `pb_worker_index`. The backend
+///   sees to it that chunks of one number run one after the other
+///
+/// Errors: as `pb_job_encode`, and PB_ERR_INVALID_ARGUMENT for such a number. A chunk that is encoded already keeps its
+/// message.
+///
+/// # Safety
+/// As `pb_job_encode`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pb_job_encode_for(
+    job: *mut pb_job,
+    chunk: *const pb_chunk,
+    worker: i32,
+    message: *mut pb_bytes,
+) -> pb_status {
+    guard(|| {
+        // SAFETY: the caller promised a job and a chunk, or NULL.
+        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        writable(message, "message")?;
+        let number = usize::try_from(worker).ok().filter(|worker| *worker < job.n_jobs());
+        let number = number.ok_or_else(|| {
+            Error::invalid(format!("worker {worker} is none of the job's {}", job.n_jobs()))
+        })?;
+        let (data, size) = job.encode_outside(chunk, Some(number))?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *message = pb_bytes { data: data.cast(), size } };
         Ok(())
@@ -192,7 +225,8 @@ pub unsafe extern "C" fn pb_worker_run(
         // SAFETY: the caller promised readable bytes, or NULL.
         let message = unsafe { read_bytes(message, size, "message") }?;
         writable(reply, "reply")?;
-        let answer = Worker::default().run(message, Alone::new());
+        let keep = |reply: Pieces| reply.into_bytes().into_owned();
+        let answer = Worker::default().run(message, Alone::new(), keep);
         let results = Box::new(pb_results::one(answer));
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *reply = Box::into_raw(results) };

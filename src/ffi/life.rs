@@ -17,7 +17,7 @@ use crate::status::{Error, Result, Status, pb_status};
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_shutdown() -> pb_status {
     guard(|| {
-        registry::close_implicit();
+        registry::shutdown();
         threading::shutdown();
         #[cfg(target_os = "linux")]
         {

@@ -2,13 +2,13 @@
 
 use super::map::pb_task_fn;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
-use crate::message::Kind;
-use crate::shared::{self, Spare, Use};
+use crate::message::{Kind, Pieces};
+use crate::shared::{self, Mapping, Owner, Spare};
 use crate::status::{Error, Result, Status};
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -105,6 +105,38 @@ impl CTask {
         if self.first_output().is_null() { 0 } else { self.output_size }
     }
 
+    /// The loop over items, in one of two forms.
+    fn run_items(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
+        if self.inputs.is_null() && self.first_output().is_null() {
+            self.run_bare(end, flags, at)
+        } else {
+            self.run_elements(end, flags, at)
+        }
+    }
+
+    /// Without arrays.
+    #[inline(never)]
+    fn run_bare(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
+        let (call, ctx) = (self.call, self.ctx);
+        // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
+        each(end, flags, at, |index| unsafe { call(ctx, index, null(), null_mut()) })
+    }
+
+    /// With one or two.
+    #[inline(never)]
+    fn run_elements(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
+        let (call, ctx) = (self.call, self.ctx);
+        let (mut input, mut output) = self.elements(at.get());
+        let (input_step, output_step) = (self.input_step(), self.output_step());
+        each(end, flags, at, |index| {
+            // SAFETY: as above.
+            let code = unsafe { call(ctx, index, input.cast(), output.cast()) };
+            input = input.wrapping_add(input_step);
+            output = output.wrapping_add(output_step);
+            code
+        })
+    }
+
     fn first_output(&self) -> *mut u8 {
         self.outputs.load(Ordering::Relaxed)
     }
@@ -134,6 +166,50 @@ pub(super) fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
     })
 }
 
+/// How far a loop has got, kept in a register: it is told when the loop ends, be it by an exception.
+struct Reached<'a> {
+    index: usize,
+    told: &'a Cell<usize>,
+}
+
+impl Drop for Reached<'_> {
+    fn drop(&mut self) {
+        self.told.set(self.index);
+    }
+}
+
+/// Runs the items from `at` to `end` until one fails, whose code it returns, or `flags` is no longer 0.
+///
+/// The price of every item: all that the loop needs is at hand in registers, and there are four items to a jump back.
+#[inline(always)]
+fn each(end: usize, flags: &AtomicU32, at: &Cell<usize>, mut run: impl FnMut(usize) -> i32) -> Option<i32> {
+    const AT_ONCE: usize = 8;
+    let mut reached = Reached { index: at.get(), told: at };
+    // Whether to go on; else the code to end with.
+    let mut one = || {
+        if flags.load(Ordering::Relaxed) != 0 {
+            return Err(None);
+        }
+        match run(reached.index) {
+            0 => {
+                reached.index += 1;
+                Ok(())
+            }
+            code => Err(Some(code)),
+        }
+    };
+    let items = end - at.get();
+    let mut all = || {
+        for _ in 0..items / AT_ONCE {
+            for _ in 0..AT_ONCE {
+                one()?;
+            }
+        }
+        (0..items % AT_ONCE).try_for_each(|_| one())
+    };
+    all().err().flatten()
+}
+
 impl Task for CTask {
     fn holds_nothing(&self) -> bool {
         true
@@ -151,27 +227,7 @@ impl Task for CTask {
 
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
-        let run = || {
-            // All that the loop needs is at hand before it, in registers: it is the price of every item.
-            let (call, ctx) = (self.call, self.ctx);
-            let (mut input, mut output) = self.elements(chunk.begin);
-            let (input_step, output_step) = (self.input_step(), self.output_step());
-            for index in chunk.begin..chunk.end {
-                if flags.load(Ordering::Relaxed) != 0 {
-                    return None;
-                }
-                // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
-                let code = unsafe { call(ctx, index, input.cast(), output.cast()) };
-                if code != 0 {
-                    return Some(code);
-                }
-                at.set(index + 1);
-                input = input.wrapping_add(input_step);
-                output = output.wrapping_add(output_step);
-            }
-            None
-        };
-        let code = contain(run, Some(THREW));
+        let code = contain(|| self.run_items(chunk.end, flags, &at), Some(THREW));
         (at.get(), code)
     }
 
@@ -195,14 +251,14 @@ impl Task for CTask {
         })
     }
 
-    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+    fn inputs(&self, chunk: Chunk) -> Option<Pieces<'_>> {
         let (input, _) = self.elements(chunk.begin);
         let size = (chunk.end - chunk.begin) * self.input_step();
         // SAFETY: the array is there, has an element for each of the items, and stays as it is until the job is over.
-        (!input.is_null()).then(|| Cow::Borrowed(unsafe { std::slice::from_raw_parts(input, size) }))
+        (!input.is_null()).then(|| Pieces::of(unsafe { std::slice::from_raw_parts(input, size) }))
     }
 
-    fn store(&self, first: usize, outputs: &[u8]) {
+    fn store(&self, first: usize, outputs: &[u8], _home: Option<&Arc<Mapping>>) {
         let (_, output) = self.elements(first);
         if !output.is_null() {
             // SAFETY: the array has room for as many elements from `first` on, and only the chunk that they belong to writes them.
@@ -226,9 +282,9 @@ impl Task for CTask {
         let (input, output) = self.elements(chunk.begin);
         let items = chunk.end - chunk.begin;
         let (inputs, outputs) = (items * self.input_step(), items * self.output_step());
-        shared::populate(output as usize, outputs, Use::Write);
+        shared::populate(output as usize, outputs, Owner::Shared);
         if shared::find(input as usize, inputs).is_some() {
-            shared::populate(input as usize, inputs, Use::Read);
+            shared::populate(input as usize, inputs, Owner::Shared);
         }
     }
 
@@ -237,7 +293,7 @@ impl Task for CTask {
         assert!(offset + end <= area.len(), "outputs outside their area");
         let to = self.first_output().wrapping_add(begin);
         // The fork has left the caller's pages to be copied when they are written to: here all at once.
-        shared::populate(to as usize, end - begin, Use::Write);
+        shared::populate(to as usize, end - begin, Owner::Own);
         // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
         // They are different memory, and the processes that wrote there have published what they wrote.
         unsafe {

@@ -2,7 +2,7 @@
 //! threads that we do not know.
 
 use super::{Chunk, Job, Loss};
-use crate::message::Reply;
+use crate::message::{Pieces, Reply};
 use crate::status::{Error, Result};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -121,16 +121,17 @@ impl Job {
         )))
     }
 
-    /// Encodes a claimed chunk. The message stays where it is until the chunk is completed or returned.
-    pub fn encode_outside(&self, chunk: Chunk) -> Result<(*const u8, usize)> {
+    /// Encodes a claimed chunk, for a worker whose number the backend knows or for any. The message stays where it is until the
+    /// chunk is completed or returned.
+    pub fn encode_outside(&self, chunk: Chunk, worker: Option<usize>) -> Result<(*const u8, usize)> {
         let task = self.outside.lock().task.clone();
         let task = task.map_or_else(|| self.encode_task(), Ok)?;
         let mut state = self.outside.lock();
         let place = state.place(chunk)?;
         if state.claimed[place].shipped.is_none() {
-            let seat = self.seats.take(0);
-            let number = seat.unwrap_or(state.encoded % self.n_jobs());
-            let inputs = self.plan.task.inputs(chunk);
+            let seat = if worker.is_none() { self.seats.take(0) } else { None };
+            let number = worker.or(seat).unwrap_or(state.encoded % self.n_jobs());
+            let inputs = self.plan.task.inputs(chunk).map(Pieces::into_bytes);
             let request = self.request(&task, number, chunk, inputs.as_deref());
             let message = request.map(|request| request.encode());
             let message =
@@ -167,7 +168,7 @@ impl Job {
             self.check_reply(chunk, &reply, false)?;
         }
         self.arrived(chunk)?;
-        self.complete(chunk, &reply)
+        self.complete(chunk, &reply, None)
     }
 
     /// Takes back an encoded chunk whose worker was lost.

@@ -7,12 +7,13 @@
 
 use super::{Chunk, Ended, Job, Loss};
 use crate::message::{Around, Data, Kind, Reply, Request, Statuses, unpack};
+use crate::shared::Mapping;
 use crate::status::{Error, ItemFate, Result, Status};
 use crate::tasks;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What another process needs to run the items of a map.
 #[derive(Clone, Copy, Debug)]
@@ -190,21 +191,23 @@ impl Job {
     /// Gives back items that have not begun.
     pub fn put_back(&self, chunk: Chunk) {
         if chunk.begin < chunk.end {
-            self.remote.lock().put_back.push_back(chunk);
+            let mut state = self.remote.lock();
+            state.put_back.push_back(chunk);
             self.remote.waiting.fetch_add(1, Ordering::Release);
         }
     }
 
     /// Takes a worker's reply: results, statuses, failures. An error is about the reply itself, and then nothing was done.
     /// Outputs that are not in the reply were stored before.
-    pub fn complete(&self, chunk: Chunk, reply: &Reply) -> Result<()> {
+    /// `home` is the mapping of the reply where it has one of its own, which may be kept.
+    pub fn complete(&self, chunk: Chunk, reply: &Reply, home: Option<&Arc<Mapping>>) -> Result<()> {
         if let Some((status, text)) = reply.refused {
             self.fail(Error::new(status, text));
             return Ok(());
         }
         self.check_reply(chunk, reply, true)?;
         let ran = reply.ran as usize;
-        self.plan.task.store(chunk.begin, reply.outputs);
+        self.plan.task.store(chunk.begin, reply.outputs, home);
         self.take_statuses(Chunk { end: chunk.begin + ran, ..chunk }, reply);
         self.claims.took(ran, reply.nanoseconds);
         self.tell();

@@ -1,7 +1,7 @@
 //! What came of a chunk.
 
 use super::wire::Reader;
-use super::{REPLY, begin, malformed, open};
+use super::{Pieces, REPLY, begin, malformed, open};
 use crate::status::{Error, Result, Status};
 
 /// The longest text of a failure that travels.
@@ -86,6 +86,11 @@ impl<'a> Reply<'a> {
 
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(Pieces::of(self.outputs)).into_bytes().into_owned()
+    }
+
+    /// The message with other outputs than its own.
+    pub fn encode_with<'b>(&self, outputs: Pieces<'b>) -> Pieces<'b> {
         let mut writer = begin(REPLY);
         let (status, text) = self.refused.unwrap_or((Status::OK, ""));
         writer.i32(status.0);
@@ -109,8 +114,10 @@ impl<'a> Reply<'a> {
                 writer.block(each);
             }
         }
-        writer.block(self.outputs);
-        writer.0
+        writer.size(outputs.len());
+        let mut message = Pieces::of(writer.0);
+        message.append(outputs);
+        message
     }
 
     /// Reads a message.

@@ -5,10 +5,9 @@
 //! (an atomic in shared memory), so that no two ever write to the same place, and tells where its items lie by their place
 //! in the file.
 
-use super::{Mapping, no_memory, page, pages};
+use super::{Mapping, nameless_file, no_memory, page, pages, system, within_file_limit};
 use crate::status::{Error, Result};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +31,12 @@ const EMPTY: Span = Span { place: 1, size: 0 };
 const IN_FILE: u64 = 1 << 63;
 
 impl Span {
+    /// Bytes in this process's memory, which somebody else keeps.
+    pub fn of(bytes: &[u8]) -> Span {
+        let place = bytes.as_ptr().expose_provenance() as u64;
+        if bytes.is_empty() { EMPTY } else { Span { place, size: bytes.len() as u64 } }
+    }
+
     /// Address and size; `file` is the mapping of the whole file. `None` where no item has put anything, or nothing
     /// that can be.
     pub fn find(self, file: Option<&Mapping>) -> Option<(*const u8, usize)> {
@@ -62,14 +67,8 @@ impl ArenaFile {
     /// An empty one.
     pub fn new() -> Result<ArenaFile> {
         let end = Mapping::anonymous(size_of::<AtomicU64>())?;
-        // SAFETY: the name is nul-terminated; a new descriptor is nobody else's.
-        let file = unsafe {
-            let fd = libc::memfd_create(c"pb-results".as_ptr(), libc::MFD_CLOEXEC);
-            if fd < 0 {
-                return Err(no_memory(0, &format!("memfd_create: {}", io::Error::last_os_error())));
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
+        let refused = |error| no_memory(0, &format!("memfd_create: {error}"));
+        let file = nameless_file(c"pb-results").map_err(refused)?;
         Ok(ArenaFile { file, end })
     }
 
@@ -79,7 +78,9 @@ impl ArenaFile {
 
     /// All of it, for reading; `None` while it is empty.
     pub fn map(&self) -> Result<Option<Mapping>> {
-        match usize::try_from(self.end().load(Ordering::Acquire)) {
+        // The file's own size: a task may have written over `end`, and beyond the file there is nothing to read.
+        let size = self.file.try_clone().and_then(|file| std::fs::File::from(file).metadata());
+        match usize::try_from(size.map_err(|error| no_memory(0, &error.to_string()))?.len()) {
             Ok(0) => Ok(None),
             Ok(len) => Mapping::of_file(self.file.as_fd(), 0, len).map(Some),
             Err(_) => Err(no_memory(usize::MAX, "the results are more than an address space holds")),
@@ -89,29 +90,18 @@ impl ArenaFile {
     /// A new range, with memory of its own: a file without would kill whoever writes to it when memory runs out.
     fn grow(&self, len: usize) -> Result<(u64, Mapping)> {
         let len = pages(len).ok_or_else(|| no_memory(len, "more than an address space holds"))?;
-        let offset = self.end().fetch_add(len as u64, Ordering::AcqRel);
-        let fallocate = |mode| loop {
-            // SAFETY: the descriptor is ours; numbers only.
-            let failed =
-                unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset as i64, len as i64) } != 0;
-            let error = io::Error::last_os_error();
-            match failed {
-                false => return Ok(()),
-                true if error.kind() == io::ErrorKind::Interrupted => {}
-                true => return Err(no_memory(len, &error.to_string())),
-            }
-        };
-        fallocate(0)?;
+        let offset = self.end().fetch_add(len as u64, Ordering::Relaxed);
+        within_file_limit(offset, len)?;
+        system::allocate(self.file.as_fd(), offset, len)
+            .map_err(|error| no_memory(len, &error.to_string()))?;
         Ok((offset, Mapping::of_file(self.file.as_fd(), offset, len)?))
     }
 
     fn give_back(&self, offset: u64, len: usize) {
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let begin = offset.next_multiple_of(page() as u64);
         let len = (offset + len as u64).saturating_sub(begin);
         if len > 0 {
-            // SAFETY: the descriptor is ours; the range is that of bytes that were moved elsewhere.
-            unsafe { libc::fallocate(self.file.as_raw_fd(), mode, begin as i64, len as i64) };
+            system::give_back(self.file.as_fd(), begin, len);
         }
     }
 }
@@ -213,7 +203,9 @@ impl Arena {
         let last = self.segments.last().map_or(0, Segment::len);
         // Twice the item, where it did not fit: so a large one that comes in small pieces is moved seldom.
         let generous = needed.saturating_mul(2).max((2 * last).clamp(FIRST_SEGMENT, LARGEST_SEGMENT));
-        let mut segment = self.segment(generous).or_else(|_| self.segment(needed))?;
+        // Where memory is short a part more than the item: with less, every small piece would move all of a large item.
+        let mut segment =
+            self.segment(generous).or_else(|_| self.segment(needed.saturating_add(item / 8)))?;
         if let Some(old) = self.segments.last_mut() {
             // SAFETY: the item lies in the old segment, and the new one has room for it.
             unsafe {
@@ -288,6 +280,16 @@ mod tests {
         assert_eq!(read(last, all.as_ref()), large);
         assert_eq!(last.find(None), None);
         assert_eq!(Span { place: IN_FILE | 1 << 40, size: 1 }.find(all.as_ref()), None, "outside");
+    }
+
+    #[test]
+    fn no_more_of_a_file_is_believed_than_there_is() {
+        let file = Arc::new(ArenaFile::new().unwrap());
+        let span = write(&mut Arena::new(Some(file.clone())), b"first", 5);
+        file.end().store(1 << 40, Ordering::Relaxed);
+        let all = file.map().unwrap();
+        assert_eq!(all.as_ref().unwrap().len(), FIRST_SEGMENT);
+        assert_eq!(read(span, all.as_ref()), b"first");
     }
 
     #[test]

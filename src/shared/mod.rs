@@ -6,10 +6,17 @@
 mod arena;
 mod blocks;
 mod spare;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod system;
+#[cfg(not(target_os = "linux"))]
+#[path = "nothing.rs"]
+mod system;
 
 pub use arena::{Arena, ArenaFile, Output, Span};
 pub use blocks::{Place, alloc, find, fork_guard, free, is_alive};
 pub use spare::{Spare, borrow, forget_in_child, fork_guard as spare_fork_guard, release_all};
+pub use system::nameless_file;
 
 use crate::status::{Error, Result, Status};
 use std::io;
@@ -152,32 +159,48 @@ impl Drop for Mapping {
     }
 }
 
-/// What a range of memory is about to be used for.
+/// Whose a range of memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// To be read.
-    Read,
-    /// To be written, and read.
-    Write,
+pub enum Owner {
+    /// Several processes': each maps a page for itself, though another has filled it.
+    Shared,
+    /// This process's own: a fork has left its pages to be copied at the first write.
+    Own,
 }
 
-/// From so many bytes on it is worth while to have the system map a range in one go: a fault for each page costs as much as
-/// copying it three times (2.2 µs, against 0.6 µs a page here).
+/// From so many bytes on it is worth while to have the system map a range in one go, rather than page by page as they are
+/// touched: that costs 2.2 µs a page here, three times what it takes to copy one.
 const WORTH_POPULATING: usize = 64 << 10;
 
-/// Maps the whole pages of a range that is about to be used: those that other processes have filled, and those that a fork
-/// has left to be copied at the first write. No content changes. Where the system cannot, pages fault as they are used.
-pub fn populate(address: usize, len: usize, for_what: Use) {
-    const MADV_POPULATE_READ: i32 = 22;
-    const MADV_POPULATE_WRITE: i32 = 23;
+/// Maps the whole pages of a range that is about to be read or written. No content changes. Where the system cannot, pages
+/// fault as they are used.
+///
+/// Shared pages are asked for as if to be read: then one fault maps all present ones of sixteen (0.06 µs a page, against 0.15
+/// to 0.3 as if to be written), and maps them writable, since nobody keeps count of writes to memory without a disk behind it.
+pub fn populate(address: usize, len: usize, owner: Owner) {
     if len < WORTH_POPULATING {
         return;
     }
-    let advice = if for_what == Use::Read { MADV_POPULATE_READ } else { MADV_POPULATE_WRITE };
     let begin = address.next_multiple_of(page());
     let end = (address + len) / page() * page();
-    // SAFETY: populating changes no content, and fails where nothing is mapped.
-    unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(begin), end - begin, advice) };
+    system::populate(begin, end - begin, owner == Owner::Own);
+}
+
+/// Whether this process may have a file with `len` bytes from `offset` on. One beyond RLIMIT_FSIZE would not only be refused:
+/// the system would send the whole process a signal that ends it.
+pub fn within_file_limit(offset: u64, len: usize) -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
+    if !known || limit.rlim_cur == libc::RLIM_INFINITY || offset.saturating_add(len as u64) <= limit.rlim_cur
+    {
+        return Ok(());
+    }
+    let most = limit.rlim_cur;
+    Err(no_memory(
+        len,
+        &format!("this process may have no file larger than {most} bytes (RLIMIT_FSIZE): raise `ulimit -f`"),
+    ))
 }
 
 fn no_memory(bytes: usize, why: &str) -> Error {
@@ -203,10 +226,10 @@ mod tests {
         let len = 2 * WORTH_POPULATING;
         let mut bytes = vec![7_u8; len];
         let mapping = Mapping::anonymous(len).unwrap();
-        for for_what in [Use::Read, Use::Write] {
-            populate(bytes.as_mut_ptr().expose_provenance() + 1, len - 2, for_what);
-            populate(mapping.base().expose_provenance(), len, for_what);
-            populate(0, len, for_what);
+        for owner in [Owner::Shared, Owner::Own] {
+            populate(bytes.as_mut_ptr().expose_provenance() + 1, len - 2, owner);
+            populate(mapping.base().expose_provenance(), len, owner);
+            populate(0, len, owner);
         }
         assert!(bytes.iter().all(|byte| *byte == 7));
         assert_eq!(mapping.view::<AtomicU64>(len - 8).load(Ordering::Relaxed), 0);

@@ -3,8 +3,7 @@
 use super::Surface;
 use super::held::Watch;
 use crate::job::{self, Chunk, Task};
-use crate::link::Marks;
-use crate::message::{Data, Failure, Kind, Reply, Request, Statuses, pack, unpack};
+use crate::message::{Data, Failure, Kind, Marks, Pieces, Reply, Request, Statuses, pack, unpack};
 use crate::shared::{Arena, Output, Span};
 use crate::status::{Error, Result, Status};
 use std::ffi::c_void;
@@ -58,12 +57,7 @@ impl Buffer {
     fn zeroed(size: usize) -> Result<Self> {
         let lines = size.div_ceil(64).max(1);
         let mut own = Vec::new();
-        own.try_reserve_exact(lines).map_err(|_| {
-            Error::new(
-                Status::ERR_OUT_OF_MEMORY,
-                format!("no memory in the worker for {size} bytes of a chunk"),
-            )
-        })?;
+        own.try_reserve_exact(lines).map_err(|_| no_memory(&format!("{size} bytes of a chunk")))?;
         own.resize(lines, Line([0; 64]));
         Ok(Buffer { address: own.as_mut_ptr() as usize, _own: own })
     }
@@ -161,7 +155,7 @@ impl Items {
             surface,
             watch: Watch::new(request.call),
             own_marks: Marks::default(),
-            own_statuses: (0..own).map(|_| AtomicI32::new(0)).collect(),
+            own_statuses: table(own, || AtomicI32::new(0))?,
             collect_errors: request.collect_errors,
             count,
             last: AtomicI32::new(0),
@@ -222,13 +216,7 @@ impl Items {
         let place: *mut Output = &mut *output;
         // SAFETY: the function is a task of bytes; the input lies in the request, the output is this item's alone.
         let code = contain(|| unsafe { call(ctx, self.begin + item, input as *const c_void, size, place) });
-        let code = match output.broken.take() {
-            Some(error) if code == 0 => {
-                job::set_text(format!("its result is not whole: {}", error.message));
-                error.status.0
-            }
-            _ => code,
-        };
+        let code = job::incomplete(code, output.broken.take());
         let span = if code == 0 {
             output.arena.end()
         } else {
@@ -241,8 +229,8 @@ impl Items {
         code
     }
 
-    /// The answer, when all is over.
-    pub(super) fn reply(&self, failure: Option<Failure>) -> Vec<u8> {
+    /// Hands over the answer, when all is over.
+    pub(super) fn reply<R>(&self, failure: Option<Failure>, deliver: impl FnOnce(Pieces) -> R) -> R {
         let ran = self.marks().ended.load(Ordering::Relaxed) as usize;
         let last = self.last.load(Ordering::Relaxed);
         let mut each: Vec<u8> = Vec::new();
@@ -257,20 +245,18 @@ impl Items {
         let outputs = if self.output_in_reply { ran * self.output_step } else { 0 };
         // SAFETY: the buffer has an element for each item of the chunk, and no task runs any more.
         let outputs = unsafe { bytes_at(self.outputs.address, outputs) };
-        let parcel = match &self.function {
-            Function::Elements(_) => None,
-            Function::Bytes(_, parcel) => Some(parcel.close(ran)),
-        };
-        let outputs = parcel.as_deref().unwrap_or(outputs);
         let reply = Reply {
             refused: None,
             ran: ran as u64,
             statuses: if each.is_empty() { Statuses::AllGood } else { Statuses::Each(&each) },
             failure,
             nanoseconds: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            outputs,
+            outputs: &[],
         };
-        reply.encode()
+        match &self.function {
+            Function::Elements(_) => deliver(reply.encode_with(Pieces::of(outputs))),
+            Function::Bytes(_, parcel) => parcel.close(ran, |outputs| deliver(reply.encode_with(outputs))),
+        }
     }
 }
 
@@ -297,12 +283,12 @@ impl Parcel {
         Ok(Parcel {
             inputs: strings.into_iter().map(place).collect(),
             output: Mutex::new(Output { arena: Arena::new(None), broken: None }),
-            results: Mutex::new(vec![Span::default(); count]),
+            results: Mutex::new(table(count, Span::default)?),
         })
     }
 
-    /// The first results, packed.
-    fn close(&self, count: usize) -> Vec<u8> {
+    /// Hands over the first results, packed.
+    fn close<R>(&self, count: usize, deliver: impl FnOnce(Pieces) -> R) -> R {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let _arena = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let strings = results.iter().take(count).map(|span| {
@@ -310,8 +296,20 @@ impl Parcel {
             // SAFETY: the span lies in the arena, which is held, and nobody writes to it any more.
             Some(unsafe { std::slice::from_raw_parts(address, size) })
         });
-        pack(strings)
+        deliver(pack(strings))
     }
+}
+
+/// A value for each of `count` items, of which a message may name any number.
+fn table<T>(count: usize, value: impl Fn() -> T) -> Result<Vec<T>> {
+    let mut table = Vec::new();
+    table.try_reserve_exact(count).map_err(|_| no_memory(&format!("the results of {count} items")))?;
+    table.extend((0..count).map(|_| value()));
+    Ok(table)
+}
+
+fn no_memory(what: &str) -> Error {
+    Error::new(Status::ERR_OUT_OF_MEMORY, format!("no memory in the worker for {what}"))
 }
 
 /// # Safety

@@ -2,7 +2,8 @@
 
 use crate::link::segment;
 use crate::link::socket::{self, About, Note};
-use crate::link::{AREA, Bell, CTX, CTX_KEPT, Control, SLOTS};
+use crate::link::{Bell, CTX, CTX_KEPT, Control, SLOTS};
+use crate::message::Pieces;
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};
 use std::collections::{HashMap, VecDeque};
@@ -90,17 +91,17 @@ impl Memory {
     }
 
     /// Sends a reply that is too long for its place.
-    pub fn send_reply(&self, reply: &[u8]) -> Result<()> {
+    pub fn send_reply(&self, reply: &Pieces) -> Result<()> {
         let (file, mapping) = segment::create(reply.len())?;
-        mapping.write(0, reply);
+        reply.iter().for_each(|(at, piece)| mapping.write(at, piece));
         let note = Note { about: About::Reply, id: 0, len: reply.len() as u64, slot: 0 };
         let sent = socket::send(self.socket.as_fd(), note, Some(file.as_fd()));
         sent.map_err(|error| Error::new(Status::ERR_IO, error.to_string()))
     }
 
-    /// The area of a slot.
-    pub fn area(&self, slot: usize) -> Result<Arc<Mapping>> {
-        self.areas[slot].clone().ok_or_else(|| missing(AREA))
+    /// The area of a slot; `None` where it could not be mapped.
+    pub fn area(&self, slot: usize) -> Option<Arc<Mapping>> {
+        self.areas[slot].clone()
     }
 
     /// The address of a range of a ctx, or of a block.
@@ -128,11 +129,7 @@ pub(super) fn range(mapping: &Mapping, offset: u64, len: u64) -> Result<usize> {
 }
 
 fn missing(block: u64) -> Error {
-    let what = match block {
-        AREA => "its part of the arrays",
-        block if block & CTX != 0 => "ctx",
-        _ => "a block of pb_alloc_shared",
-    };
+    let what = if block & CTX != 0 { "ctx" } else { "a block of pb_alloc_shared" };
     Error::new(
         Status::ERR_OUT_OF_MEMORY,
         format!(

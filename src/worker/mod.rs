@@ -20,8 +20,7 @@ pub use items::BytesCall;
 use crate::context::TaskSurroundings;
 use crate::job::{Chunk, Job, Plan, Rules};
 use crate::limits::{self, Limit, ProcessLimit};
-use crate::link::Marks;
-use crate::message::{Failure, Kind, Reply, Request};
+use crate::message::{Failure, Kind, Marks, Pieces, Reply, Request};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use items::{Buffer, Items};
@@ -73,11 +72,18 @@ impl Worker {
         Worker { handler: Some(handler), ..Worker::default() }
     }
 
-    /// Runs a chunk. What cannot be run gets a reply too, which says why.
-    pub fn run(&mut self, message: &[u8], surface: Arc<dyn Surface>) -> Vec<u8> {
+    /// Runs a chunk and hands the reply to `deliver`. What cannot be run gets one too, which says why.
+    pub fn run<R>(
+        &mut self,
+        message: &[u8],
+        surface: Arc<dyn Surface>,
+        deliver: impl FnOnce(Pieces) -> R,
+    ) -> R {
         self.ended_map = false;
-        let ran = Request::decode(message).and_then(|request| self.run_request(&request, surface));
-        ran.unwrap_or_else(|error| Reply::refusal(&error))
+        match Request::decode(message).and_then(|request| self.run_request(&request, surface)) {
+            Ok((items, failure)) => items.reply(failure, deliver),
+            Err(error) => deliver(Pieces::of(Reply::refusal(&error))),
+        }
     }
 
     fn resolve(&mut self, task: &[u8]) -> Result<usize> {
@@ -98,7 +104,11 @@ impl Worker {
         }
     }
 
-    fn run_request(&mut self, request: &Request, surface: Arc<dyn Surface>) -> Result<Vec<u8>> {
+    fn run_request(
+        &mut self,
+        request: &Request,
+        surface: Arc<dyn Surface>,
+    ) -> Result<(Arc<Items>, Option<Failure>)> {
         let address = match self.handler {
             None => self.resolve(request.task)?,
             Some(handler) if request.kind == Kind::Bytes => handler.call as usize,
@@ -132,7 +142,11 @@ impl Worker {
         drop(seat);
         let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
         self.ended_map = failure.is_some() && !request.collect_errors;
-        Ok(items.reply(failure))
+        if self.ended_map && request.call != 0 {
+            // Chunks of the call that wait behind this one would run for nobody.
+            held::cancel_call(request.call);
+        }
+        Ok((items, failure))
     }
 }
 
@@ -151,6 +165,7 @@ fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings) -> Plan 
         around: Arc::new(around),
         parent: None,
         progress: None,
+        started: 0,
     }
 }
 

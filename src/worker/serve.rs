@@ -6,9 +6,9 @@
 use super::memory::{Memory, range};
 use super::{Handler, Surface, Worker};
 use crate::link::{
-    self, AREA, BELLS, Bell, Control, Marks, SLOTS, Slot, WORKER_ARGUMENT, WORKER_SOCKET, socket, state,
+    self, AREA, BELLS, Bell, Control, SLOTS, Slot, WORKER_ARGUMENT, WORKER_SOCKET, socket, state,
 };
-use crate::message::Reply;
+use crate::message::{Marks, Pieces, Reply};
 use crate::process;
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};
@@ -91,7 +91,7 @@ fn close_others(socket: i32) {
 /// Has a thread end this process with its caller. False if the caller is gone already, or no thread can be had.
 fn watch(caller: u32) -> bool {
     // SAFETY: plain system calls. The caller cannot have been replaced by another process of its number while it is our parent.
-    let line = unsafe {
+    let mut line = unsafe {
         let line = libc::syscall(libc::SYS_pidfd_open, caller, 0) as i32;
         if libc::getppid() != caller as i32 {
             return false;
@@ -99,21 +99,20 @@ fn watch(caller: u32) -> bool {
         line
     };
     let wait = move || {
-        let mut poll = libc::pollfd { fd: line, events: libc::POLLIN, revents: 0 };
         loop {
+            let mut poll = libc::pollfd { fd: line, events: libc::POLLIN, revents: 0 };
             // Without a descriptor of the process, its number is looked at now and then.
             let timeout = if line < 0 { 500 } else { -1 };
             // SAFETY: one entry, which lives over the call.
             let ready = unsafe { libc::poll(&mut poll, u64::from(line >= 0), timeout) };
             // SAFETY: takes nothing and cannot fail.
             let orphaned = unsafe { libc::getppid() } != caller as i32;
-            if orphaned || (ready > 0 && poll.revents & libc::POLLIN != 0) {
+            if orphaned {
                 process::leave(0);
             }
-            if poll.revents & (libc::POLLNVAL | libc::POLLERR) != 0 {
-                // A task has closed it.
-                poll.fd = -1;
-                std::thread::sleep(Duration::from_millis(500));
+            if ready > 0 {
+                // A task has closed it, and may have a file of its own in its place: the caller is still there.
+                line = -1;
             }
         }
     };
@@ -218,7 +217,8 @@ impl Service {
             }
             memory.area(place)
         };
-        let Ok(area) = area else { return false };
+        // Without it there is no place for an answer: the caller sees the end of this process.
+        let Some(area) = area else { return false };
         let desk = Desk {
             memory: self.memory.clone(),
             control: self.control.clone(),
@@ -226,25 +226,24 @@ impl Service {
             number,
             is_over,
         };
-        let reply = answer(slot, &area, desk, worker);
-        put_reply(slot, &area, &reply, &self.memory);
+        answer(slot, &area, desk, worker, |reply| put_reply(slot, &area, &reply, &self.memory));
         true
     }
 }
 
-fn answer(slot: &Slot, area: &Mapping, desk: Desk, worker: &mut Worker) -> Vec<u8> {
+fn answer(slot: &Slot, area: &Mapping, desk: Desk, worker: &mut Worker, deliver: impl FnOnce(Pieces)) {
     let len = slot.request_len.load(Ordering::Relaxed);
     let request = match range(area, slot.request.load(Ordering::Relaxed), len) {
         // SAFETY: inside the area, which stays mapped while the desk holds it; the caller does not write there until we say that
         // the request is done.
         Ok(address) => unsafe { std::slice::from_raw_parts(address as *const u8, len as usize) },
-        Err(error) => return Reply::refusal(&error),
+        Err(error) => return deliver(Pieces::of(Reply::refusal(&error))),
     };
-    worker.run(request, Arc::new(desk))
+    worker.run(request, Arc::new(desk), deliver)
 }
 
 /// Writes the reply into its place; one that is too long goes as a file.
-fn put_reply(slot: &Slot, area: &Mapping, reply: &[u8], memory: &Mutex<Memory>) {
+fn put_reply(slot: &Slot, area: &Mapping, reply: &Pieces, memory: &Mutex<Memory>) {
     let room = slot.reply_room.load(Ordering::Relaxed);
     let sent = reply.len() as u64 > room
         && memory.lock().unwrap_or_else(PoisonError::into_inner).send_reply(reply).is_ok();
@@ -253,13 +252,13 @@ fn put_reply(slot: &Slot, area: &Mapping, reply: &[u8], memory: &Mutex<Memory>) 
         return;
     }
     let regret = Error::new(Status::ERR_OUT_OF_MEMORY, "no memory in a worker for the results of a chunk");
-    let regret = Reply::refusal(&regret);
+    let regret = Pieces::of(Reply::refusal(&regret));
     let reply = if reply.len() as u64 <= room { reply } else { &regret };
-    if let Ok(address) = range(area, slot.reply.load(Ordering::Relaxed), room) {
-        let len = reply.len().min(room as usize);
-        // SAFETY: inside the area, where nobody else writes until the request is done.
-        unsafe { std::ptr::copy_nonoverlapping(reply.as_ptr(), address as *mut u8, len) };
-        slot.reply_len.store(len as u64, Ordering::Relaxed);
+    let place = slot.reply.load(Ordering::Relaxed);
+    if reply.len() as u64 <= room && range(area, place, room).is_ok() {
+        // Nobody else writes there until the request is done.
+        reply.iter().for_each(|(at, piece)| area.write(place as usize + at, piece));
+        slot.reply_len.store(reply.len() as u64, Ordering::Relaxed);
     }
 }
 

@@ -46,14 +46,16 @@ class DaskCluster:
             )
             wait_until(self._address, "the scheduler writes its file")
             self.workers = [self.add_worker() for _ in range(workers)]
-            self.wait_for_workers(workers)
+            if workers:
+                self.wait_for_workers(workers)
         except BaseException:
             self.close()
             raise
 
     def _start(self, what, *arguments):
         module = f"distributed.cli.dask_{what}"
-        command = [sys.executable, "-B", "-m", module, "--host", "tls://127.0.0.1" if self._security else "127.0.0.1"]
+        command = [sys.executable, "-B", "-m", module, "--host", "127.0.0.1"]
+        command += ["--protocol", "tls"] if self._security else []
         log = self._stack.enter_context(open(self.folder / f"{what}-{len(self.processes)}.log", "wb"))
         environment = {**os.environ, **self._environment, "DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "%(message)s"}
         process = subprocess.Popen(

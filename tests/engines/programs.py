@@ -47,10 +47,10 @@ class Programs:
     def library(self, name, *arguments):
         return self.compile(f"lib{name}.so", "-shared", "-fPIC", *arguments)
 
-    def program(self, name, entry, sources, *arguments):
-        """A program whose code lies in lib<name>.so, all but a main() that calls `entry`."""
+    def program(self, name, entry, sources, *arguments, link=()):
+        """A program whose code lies in lib<name>.so, all but a main() that calls `entry`. `link` is for the program alone."""
         self.library(name, *sources, *arguments)
-        here = [f"-L{self.folder}", f"-l{name}", f"-Wl,-rpath,{self.folder}"]
+        here = [f"-L{self.folder}", f"-l{name}", f"-Wl,-rpath,{self.folder}", *link]
         return self.compile(name, f"-DENTRY={entry}", HERE / "main.c", *here)
 
     def engine_maps(self):
@@ -66,7 +66,7 @@ class Run:
     """A program of `Programs` that has been started. It prints lines of a word and a value."""
 
     def __init__(self, program, *arguments, environment=None, start_new_session=False):
-        environment = {**os.environ, "PB_PYTHON": sys.executable, **(environment or {})}
+        environment = {"PB_PYTHON": sys.executable, **os.environ, **(environment or {})}
         self.process = subprocess.Popen(
             [str(program), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             stdin=subprocess.DEVNULL, env=environment, start_new_session=start_new_session,
@@ -96,7 +96,8 @@ class Run:
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def children(pid):

@@ -1,6 +1,6 @@
-/* The tasks of the engine tests, in a shared library as a cluster's workers need it, and the maps that call
- * them: engine_maps BACKEND PARAMS SCENARIO [ARGUMENT ...] A scenario prints what came of its map; the tests
- * read that. */
+/* The tasks of the engine tests, in a shared library as a cluster's workers need it, and the maps that call them:
+ *     engine_maps BACKEND PARAMS SCENARIO [ARGUMENT ...]
+ * A scenario prints what came of its map; the tests read that. */
 #include <parallel_backend.h>
 
 #include <errno.h>
@@ -119,8 +119,7 @@ static int ctx(char **arguments) {
     return report(status, began);
 }
 
-/* ---- die MARKER RETRIES [COLLECT]: item 3 kills its worker; once, if MARKER is a path; always, if it is
- * "always" ---- */
+/* ---- die MARKER RETRIES [COLLECT]: item 3 kills its worker; once, if MARKER is a path; always, if it is "always" ---- */
 
 struct die {
     char marker[256];
@@ -164,9 +163,8 @@ static int die(char **arguments) {
     return report(status, began);
 }
 
-/* ---- hold FOLDER ITEMS [CANCEL]: each item notes in FOLDER that it has begun and runs until there is a file
- * "release" or its map is cancelled, and notes that it has ended. With CANCEL the map is cancelled once an
- * item has begun. ---- */
+/* ---- hold FOLDER ITEMS [CANCEL]: each item notes in FOLDER that it has begun and runs until there is a file "release" or its
+ * map is cancelled, and notes that it has ended. With CANCEL the map is cancelled once an item has begun. ---- */
 
 struct hold {
     char folder[256];
@@ -222,9 +220,8 @@ static int32_t reply_bytes(void *ctx, size_t index, const void *input, size_t si
     memset(block, 'y', sizeof block);
     for (size_t left = *(const size_t *)ctx; left > 0;) {
         const size_t some = left < sizeof block ? left : sizeof block;
-        const pb_status status = pb_output_write(output, block, some);
-        if (status != PB_OK)
-            return status;
+        if (pb_output_write(output, block, some) != PB_OK)
+            return 0; /* the item fails with that */
         left -= some;
     }
     return 0;
@@ -284,11 +281,34 @@ static int once(char **arguments) {
     return report(pb_parallel_map(square, NULL, 4, in, 8, out, 8, &options), began);
 }
 
+/* ---- fence FOLDER: a map that must not run an item twice; each notes in FOLDER that it begins, and item 3 kills its worker ---- */
+
+static int32_t note_and_die(void *ctx, size_t index, const void *input, void *output) {
+    (void)input, (void)output;
+    const struct hold *fence = ctx;
+    char path[320];
+    snprintf(path, sizeof path, "%s/begun-%zu-%d", fence->folder, index, (int)getpid());
+    create(path);
+    if (index == 3)
+        kill(getpid(), SIGKILL);
+    return 0;
+}
+
+static int fence(char **arguments) {
+    struct hold how = {{0}};
+    snprintf(how.folder, sizeof how.folder, "%s", arguments[0]);
+    pb_map_options options = {.struct_size = sizeof options, .retries = 3, .flags = PB_NON_IDEMPOTENT};
+    options.ctx_size = sizeof how;
+    options.batch_size = 2;
+    const double began = seconds();
+    return report(pb_parallel_map(note_and_die, &how, 8, NULL, 0, NULL, 0, &options), began);
+}
+
 static const struct {
     const char *name;
     int (*run)(char **arguments);
 } scenarios[] = {{"squares", squares}, {"twice", twice}, {"ctx", ctx},       {"die", die},
-                 {"hold", hold},       {"bytes", bytes}, {"shares", shares}, {"once", once}};
+                 {"hold", hold},       {"bytes", bytes}, {"shares", shares}, {"once", once}, {"fence", fence}};
 
 /* The program. argv as main's; `pid` is printed first so that tests can find its bridge. */
 int engine_maps(int argc, char **argv) {

@@ -11,7 +11,7 @@ use super::line::{Event, Line};
 use super::params::Params;
 use super::sizes::{Sizes, most_bytes, window};
 use crate::job::{Cargo, Chunk, Job, Loss};
-use crate::message::{Kind as Items, Reply};
+use crate::message::{Kind as Items, Pieces, Reply};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use std::collections::HashMap;
@@ -292,7 +292,7 @@ impl<'a> Call<'a> {
 
     fn encode(&self, chunk: Chunk) -> Result<Vec<u8>> {
         let seat = (self.sent as usize) % self.job.n_jobs();
-        let inputs = self.job.task().inputs(chunk);
+        let inputs = self.job.task().inputs(chunk).map(Pieces::into_bytes);
         Ok(self.job.request(&self.task, seat, chunk, inputs.as_deref())?.encode())
     }
 
@@ -351,7 +351,7 @@ impl<'a> Call<'a> {
             self.job.fail(from(Error::new(status, text)));
             return Ok(());
         }
-        self.job.complete(chunk, &reply).map_err(from)?;
+        self.job.complete(chunk, &reply, None).map_err(from)?;
         self.sizes.took(reply.ran as usize, reply.nanoseconds as f64 * 1e-9);
         Ok(())
     }

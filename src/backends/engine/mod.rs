@@ -86,7 +86,7 @@ struct Open {
 }
 
 impl Session for Open {
-    fn all_workers(&self) -> Result<Option<i32>> {
+    fn max_n_jobs(&self) -> Result<Option<i32>> {
         let (bridge, _) = bridges::get(&self.params)?;
         let (slots, _) = bridge.slots();
         // Where there are none now, chunks that wait may bring some (adaptive clusters).
@@ -94,7 +94,7 @@ impl Session for Open {
     }
 
     fn effective_n_jobs(&self, n_jobs: i32) -> Result<i32> {
-        Ok(n_jobs.min(self.all_workers()?.unwrap_or(1)))
+        Ok(n_jobs.min(self.max_n_jobs()?.unwrap_or(1)))
     }
 
     fn run(&self, job: &Arc<Job>) -> Result<()> {

@@ -120,6 +120,13 @@ impl Backend for Foreign {
         self.0.vtable.capabilities & PB_BACKEND_INNER_LIMITS != 0
     }
 
+    fn shutdown(&self) {
+        if let Some(slot) = self.0.vtable.shutdown {
+            // SAFETY: the slot's type is the header's; the table lives.
+            let _ = self.0.guard("shutdown", || unsafe { slot(self.0.state) });
+        }
+    }
+
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
         let table = self.0.clone();
         let mut session = std::ptr::null_mut();
@@ -152,6 +159,13 @@ impl Session for ForeignSession {
         let Some(slot) = self.table.vtable.effective_n_jobs else { return Ok(n_jobs) };
         // SAFETY: the slot's type is the header's; the session is open until `self` is dropped.
         self.table.guard("effective_n_jobs", || unsafe { slot(self.table.state, self.session, n_jobs) })
+    }
+
+    fn max_n_jobs(&self) -> Result<Option<i32>> {
+        let Some(slot) = self.table.vtable.max_n_jobs else { return Ok(None) };
+        // SAFETY: the slot's type is the header's; the session is open until `self` is dropped.
+        let all = self.table.guard("max_n_jobs", || unsafe { slot(self.table.state, self.session) })?;
+        Ok((all > 0).then_some(all))
     }
 
     fn run(&self, job: &Arc<Job>) -> Result<()> {

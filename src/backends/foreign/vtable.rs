@@ -60,4 +60,9 @@ pub struct pb_backend_vtable {
     >,
     /// Optional. Called once, after the last session is closed, when the backend is unregistered.
     pub destroy: Option<unsafe extern "C-unwind" fn(state: *mut c_void)>,
+    /// Optional. Workers that n_jobs = -1 stands for, where these are not this machine's CPUs; NULL, as slot, or a result
+    /// below 1: the CPUs.
+    pub max_n_jobs: Option<unsafe extern "C-unwind" fn(state: *mut c_void, session: *mut c_void) -> i32>,
+    /// Optional. `pb_shutdown` was called, and the sessions that no scope opened are closed: ends what is idle.
+    pub shutdown: Option<unsafe extern "C-unwind" fn(state: *mut c_void)>,
 }

@@ -10,7 +10,7 @@ use super::hand::{Death, Hand, Layout};
 use crate::fork;
 use crate::job::{Cargo, Chunk, Job, Task};
 use crate::link::{Bell, LOOK, SLOTS};
-use crate::message::{Data, Kind, Reply};
+use crate::message::{Data, Kind, Pieces, Reply};
 use crate::shared::{self, Place};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
@@ -87,7 +87,7 @@ impl<'a> Call<'a> {
         let all = Chunk { begin: 0, end: job.n_items() };
         let has_elements = cargo.kind == Kind::Elements;
         let inputs = if has_elements { job.task().inputs(all) } else { None };
-        let inputs = inputs.and_then(|inputs| in_block(&inputs));
+        let inputs = inputs.and_then(|inputs| in_block(&inputs.into_bytes()));
         let outputs = job.task().outputs();
         let outputs = shared::find(outputs.address, outputs.size * job.n_items())
             .filter(|_| has_elements && outputs.address != 0);
@@ -160,7 +160,9 @@ impl<'a> Call<'a> {
             if self.spin() {
                 continue;
             }
-            self.bell().sleep(seen, LOOK.min(self.until_due()));
+            // Workers that are asked to stop are looked after more often.
+            let nap = if self.job.is_stopped() { Duration::from_millis(5) } else { LOOK };
+            self.bell().sleep(seen, nap);
             if fork::generation() != self.generation {
                 return Err(forked());
             }
@@ -189,11 +191,6 @@ impl<'a> Call<'a> {
             std::thread::yield_now();
         }
         false
-    }
-
-    /// Time until an item is late enough to be killed.
-    fn until_due(&self) -> Duration {
-        if self.job.is_stopped() { Duration::from_millis(5) } else { LOOK }
     }
 
     // ---- giving work -------------------------------------------------------------------------------------------------
@@ -239,8 +236,8 @@ impl<'a> Call<'a> {
                     }
                 }
             }
-            let chunk = self.bounded(chunk);
-            if let Err(error) = self.send(seat, chunk) {
+            let mut chunk = self.bounded(chunk);
+            if let Err(error) = self.send(seat, &mut chunk) {
                 self.job.put_back(chunk);
                 self.lost_contact(seat, error)?;
             }
@@ -290,16 +287,25 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    /// Posts a chunk to the worker of a seat.
-    fn send(&mut self, seat: usize, chunk: Chunk) -> Result<()> {
-        let items = chunk.end - chunk.begin;
-        let inputs = self.job.task().inputs(chunk);
+    /// Posts a chunk to the worker of a seat; or its beginning, where its strings are too much for one message.
+    fn send(&mut self, seat: usize, chunk: &mut Chunk) -> Result<()> {
+        let inputs = loop {
+            let inputs = self.job.task().inputs(*chunk);
+            let items = chunk.end - chunk.begin;
+            if self.has_elements || items == 1 || inputs.as_ref().map_or(0, Pieces::len) <= CHUNK_BYTES {
+                break inputs;
+            }
+            let middle = chunk.begin + items / 2;
+            self.job.put_back(Chunk { begin: middle, ..*chunk });
+            chunk.end = middle;
+        };
+        let (chunk, items) = (*chunk, chunk.end - chunk.begin);
         let has_outputs = self.has_elements && self.job.task().outputs().address != 0;
-        let own_inputs = inputs.as_deref().filter(|_| self.inputs.is_none());
-        let input_len = own_inputs.map_or(0, <[u8]>::len);
+        let own_inputs = inputs.as_ref().filter(|_| self.inputs.is_none());
+        let input_len = own_inputs.map_or(0, Pieces::len);
         let output_len = if self.outputs.is_some() { 0 } else { items * self.output_size };
         let layout = Layout::new(input_len, output_len, items);
-        let mut request = self.job.request(&self.task, seat, chunk, inputs.as_deref())?;
+        let mut request = self.job.request(&self.task, seat, chunk, None)?;
         if let Some(ctx) = &self.ctx {
             request.ctx = Data::Shared { block: ctx.id, offset: 0, len: ctx.len as u64 };
         }
@@ -330,8 +336,8 @@ impl<'a> Call<'a> {
             station.hand.share_block(place)?;
         }
         let area = station.hand.area(layout.len + request.len())?;
-        if let Some(bytes) = own_inputs {
-            area.write(layout.inputs, bytes);
+        for (at, piece) in own_inputs.iter().flat_map(|inputs| inputs.iter()) {
+            area.write(layout.inputs + at, piece);
         }
         station.hand.post(&layout, &request)?;
         station.flights.push_back(Flight { chunk, layout, begun: 0, since: Instant::now() });
@@ -356,36 +362,13 @@ impl<'a> Call<'a> {
         while let Some(station) = self.stations[seat].as_mut().filter(|station| station.hand.is_done()) {
             let Some(flight) = station.flights.pop_front() else { break };
             moved = true;
-            let len = station.hand.reply_len();
-            let room = flight.layout.reply_room;
-            // A reply too long for its place comes as a file.
-            let file = if len > room { station.hand.take_reply_file(len) } else { None };
-            let small = station.hand.oldest_area().filter(|_| len <= room);
-            let small = small.map(|area| area.bytes(flight.layout.reply, len).to_vec()).unwrap_or_default();
-            let bytes = file.as_ref().map_or(&small[..], |file| file.bytes(0, len));
-            let reply = match Reply::decode(bytes) {
-                Ok(reply) => reply,
-                Err(error) => {
-                    // Some task has written where it should not.
-                    self.stations[seat] = None;
-                    self.executor.gone(1);
-                    return Err(error);
-                }
-            };
-            let ran = (reply.ran as usize).min(flight.chunk.end - flight.chunk.begin);
-            if station.hand.initialised {
-                let outputs = if self.outputs.is_some() { 0 } else { ran * self.output_size };
-                if let Some(area) = station.hand.oldest_area().filter(|_| outputs > 0) {
-                    self.job.task().store(flight.chunk.begin, area.bytes(flight.layout.outputs, outputs));
-                }
-                self.job.complete(flight.chunk, &reply)?;
-                station.hand.items += ran as u64;
-                station.last = Duration::from_nanos(reply.nanoseconds);
-                self.false_starts = 0;
-            } else {
-                initialised(&reply)?;
-                station.hand.initialised = true;
+            if let Err(error) = self.take_reply(seat, &flight) {
+                // The map is over; and what this worker writes, or has not done, is nothing for the next one.
+                self.stations[seat] = None;
+                self.executor.gone(1);
+                return Err(error);
             }
+            let Some(station) = &mut self.stations[seat] else { break };
             station.hand.take();
             if station.flights.is_empty() {
                 station.asked = None;
@@ -393,6 +376,35 @@ impl<'a> Call<'a> {
             }
         }
         Ok(moved)
+    }
+
+    /// Takes the reply to a worker's oldest request. An error is about the worker: a task may have written where it should
+    /// not, or the initializer has failed.
+    fn take_reply(&mut self, seat: usize, flight: &Flight) -> Result<()> {
+        let Some(station) = &mut self.stations[seat] else { return Ok(()) };
+        let len = station.hand.reply_len();
+        let room = flight.layout.reply_room;
+        // A reply too long for its place comes as a file.
+        let file = if len > room { station.hand.take_reply_file(len).map(Arc::new) } else { None };
+        let area = station.hand.oldest_area();
+        let small = area.filter(|_| len <= room).map(|area| area.bytes(flight.layout.reply, len).to_vec());
+        let bytes = file.as_ref().map_or(small.as_deref().unwrap_or_default(), |file| file.bytes(0, len));
+        let reply = Reply::decode(bytes)?;
+        if !station.hand.initialised {
+            initialised(&reply)?;
+            station.hand.initialised = true;
+            return Ok(());
+        }
+        let ran = (reply.ran as usize).min(flight.chunk.end - flight.chunk.begin);
+        let outputs = if self.outputs.is_some() { 0 } else { ran * self.output_size };
+        if let Some(area) = area.filter(|_| outputs > 0) {
+            self.job.task().store(flight.chunk.begin, area.bytes(flight.layout.outputs, outputs), None);
+        }
+        self.job.complete(flight.chunk, &reply, file.as_ref())?;
+        station.hand.items += ran as u64;
+        station.last = Duration::from_nanos(reply.nanoseconds);
+        self.false_starts = 0;
+        Ok(())
     }
 
     /// Replaces a worker that has run enough, or has grown too large.

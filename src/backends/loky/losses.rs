@@ -133,7 +133,8 @@ impl Call<'_> {
             let salvaged = if self.has_elements { ended } else { 0 };
             if let Some(area) = station.hand.oldest_area().filter(|_| salvaged > 0) {
                 if self.outputs.is_none() {
-                    self.job.task().store(chunk.begin, area.bytes(layout.outputs, ended * self.output_size));
+                    let outputs = area.bytes(layout.outputs, ended * self.output_size);
+                    self.job.task().store(chunk.begin, outputs, None);
                 }
                 let each = area.bytes(layout.statuses, ended * 4);
                 let collects = self.job.collects_errors();

@@ -8,6 +8,7 @@
 use super::board::Layout;
 use super::books::Books;
 use super::child::Errand;
+use super::fetch::fetch;
 use super::ring::Record;
 use crate::fork;
 use crate::job::{Chunk, Claims, Ended, Job, Loss, now};
@@ -102,7 +103,7 @@ impl<'a> Crew<'a> {
         let ended = self.rounds();
         // Whatever has happened, what has finished keeps its results.
         if self.staged && !self.hands_out() {
-            self.books.ranges().for_each(|chunk| self.fetch(chunk));
+            fetch(self.job, self.books.ranges(), &self.area, self.layout.outputs);
         }
         ended
     }
@@ -215,7 +216,7 @@ impl<'a> Crew<'a> {
         self.idle_deaths = 0;
         for fresh in self.books.enter(chunk) {
             if self.staged && self.hands_out() {
-                self.fetch(fresh);
+                self.job.task().fetch_outputs(fresh, &self.area, self.layout.outputs);
             }
             self.job.items_done(fresh);
         }
@@ -231,10 +232,6 @@ impl<'a> Crew<'a> {
     /// Whether the caller may look at an item's output before the map is over.
     fn hands_out(&self) -> bool {
         self.job.rules().stream != crate::job::Stream::None
-    }
-
-    fn fetch(&self, chunk: Chunk) {
-        self.job.task().fetch_outputs(chunk, &self.area, self.layout.outputs);
     }
 
     /// Reaps a child that has ended, and finds out what its end means.

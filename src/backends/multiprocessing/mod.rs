@@ -10,6 +10,7 @@ mod board;
 mod books;
 mod child;
 mod crew;
+mod fetch;
 mod ring;
 
 use super::{Backend, OpenRequest, Session, parse_params};

@@ -29,18 +29,26 @@ pub struct Variable {
 }
 
 /// The variables that the library reads, besides those of `threading`.
-const READ: [&str; 6] =
-    ["PB_BACKEND", "PB_INNER_MAX_NUM_THREADS", "PB_MAX_CPU_COUNT", "PB_N_JOBS", "PB_PLUGIN_PATH", "PB_TRACE"];
+const READ: [&str; 7] = [
+    "PB_BACKEND",
+    "PB_INNER_MAX_NUM_THREADS",
+    "PB_MAX_CPU_COUNT",
+    "PB_MPI_PLUGIN",
+    "PB_N_JOBS",
+    "PB_PLUGIN_PATH",
+    "PB_TRACE",
+];
 
 pub fn gather() -> Report {
     let cpus = cpu::report();
-    // A backend that is loaded on demand is among the names only after the call has been looked at.
+    // A backend that is loaded on demand is among the names only after it has been looked for.
     let call = call::outlook();
+    let unavailable = registry::unavailable();
     Report {
         environment: environment(&cpus),
         cpus,
         backends: registry::names(),
-        unavailable: registry::unavailable(),
+        unavailable,
         call,
         pools: limits::pools(),
     }
