@@ -30,6 +30,8 @@ ENGINES = {"dask": "DaskEngine", "ray": "RayEngine", "echo": "EchoEngine"}
 RESULTS_A_FRAME = 64
 CLOSE_PATIENCE = 10.0
 SUBMIT_FIELDS = 3
+# Characters of a text for people.
+TEXT_MOST = 1 << 16
 
 
 class Lane:
@@ -272,7 +274,7 @@ class Bridge(engines.Events):
 
     def _fail(self, lane, status, text):
         lane.is_over = True
-        self._channel.send(frames.FAILED, lane.call.number, {"status": status, "text": text})
+        self._channel.send(frames.FAILED, lane.call.number, {"status": status, "text": text[:TEXT_MOST]})
         if not lane.call.is_cancelled:
             lane.cancel(self._engine.cancel)
 
@@ -283,11 +285,11 @@ class Bridge(engines.Events):
     def fatal(self, status, text):
         if not self._over.done():
             self._flush()
-            self._channel.send(frames.FATAL, 0, {"status": status, "text": text})
+            self._channel.send(frames.FATAL, 0, {"status": status, "text": text[:TEXT_MOST]})
             self._finish(1)
 
     def log(self, level, text):
-        self._channel.send(frames.LOG, 0, {"level": level, "text": text})
+        self._channel.send(frames.LOG, 0, {"level": level, "text": text[:TEXT_MOST]})
 
 
 # ---- what frames say ------------------------------------------------------------------------------------------------------

@@ -117,9 +117,9 @@ class Cluster:
 
     async def _local_cluster(self):
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers, threads = int(self._number("workers", cpus)), int(self._number("threads", 1))
+        threads = int(self._number("threads", 1))
         self._local = self._distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=threads, processes=True, host="127.0.0.1", dashboard_address=None,
+            n_workers=max(1, cpus // threads), threads_per_worker=threads, processes=True, host="127.0.0.1", dashboard_address=None,
             asynchronous=True, silence_logs=logging.ERROR,
         )
         await self._local

@@ -60,9 +60,7 @@ class CallState:
 
 class DaskEngine(engine.Engine):
     name = "dask"
-    parameters = frozenset(
-        ("address", "scheduler_file", "tls_ca", "tls_cert", "tls_key", "engine_timeout", "workers", "threads")
-    )
+    parameters = frozenset(("address", "scheduler_file", "tls_ca", "tls_cert", "tls_key", "engine_timeout", "threads"))
 
     def __init__(self, options, version, events):
         super().__init__(options, version, events)

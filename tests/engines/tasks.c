@@ -108,6 +108,7 @@ static int ctx(char **arguments) {
         expected += big->words[i] = i * 2654435761u;
     pb_map_options options = {.struct_size = sizeof options};
     options.ctx_size = sizeof *big + count * 8;
+    options.retries = 3;
     const double began = seconds();
     const pb_status status = pb_parallel_map(sum_ctx, big, n, NULL, 0, out, sizeof *out, &options);
     size_t wrong = 0;
