@@ -4,6 +4,16 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Setting:
+    """What is measured, and how often."""
+
+    prefix: Path  # where the library is installed
+    kernel: Path  # the shared library of kernel.c
+    rounds: int
 
 
 @dataclass

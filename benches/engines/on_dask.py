@@ -8,9 +8,10 @@ import joblib
 import raw
 from dask_clusters import DaskCluster
 from distributed import Client
-from measure import Row
+from measure import Row, Setting
 from ours import Library
-from rows import Chunks, rows as measured
+from rows import Chunks
+from rows import rows as measured
 
 
 class DaskClient:
@@ -30,10 +31,11 @@ class DaskClient:
         self._client.close()
 
 
-def rows(library: Library, kernel: Path, rounds: int) -> Iterator[Row]:
+def rows(setting: Setting) -> Iterator[Row]:
+    library = Library(setting.prefix, setting.kernel)
     with contextlib.closing(DaskCluster(workers=2)) as cluster:
         address = cluster.address
-        client, scope = DaskClient(address, kernel), library.push("dask", f"address={address}")
-        yield from measured("dask", library, client, Chunks(200, 0.050), rounds)
+        client, scope = DaskClient(address, setting.kernel), library.push("dask", f"address={address}")
+        yield from measured("dask", library, client, Chunks(200, 0.050), setting.rounds)
         library.pop(scope)
         client.close()

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import raw
-from ray_clusters import RayCluster
-from measure import Row
+from measure import Row, Setting
 from ours import Library
-from rows import Chunks, rows as measured
+from ray_clusters import RayCluster
+from rows import Chunks
+from rows import rows as measured
 
 
 class RayClient:
@@ -35,10 +36,11 @@ class RayClient:
         self._ray.shutdown()
 
 
-def rows(library: Library, kernel: Path, rounds: int) -> Iterator[Row]:
+def rows(setting: Setting) -> Iterator[Row]:
+    library = Library(setting.prefix, setting.kernel)
     with RayCluster() as cluster:
         os.environ.update(cluster.entry)
-        client, scope = RayClient(cluster.address, kernel), library.push("ray", f"address={cluster.address}")
-        yield from measured("ray", library, client, Chunks(500, 0.010), rounds)
+        client, scope = RayClient(cluster.address, setting.kernel), library.push("ray", f"address={cluster.address}")
+        yield from measured("ray", library, client, Chunks(500, 0.010), setting.rounds)
         library.pop(scope)
         client.close()

@@ -24,8 +24,8 @@ class MapOptions(ctypes.Structure):
 
 
 class Library:
-    def __init__(self, path: Path, kernel: Path):
-        self.pb = ctypes.CDLL(str(path))
+    def __init__(self, prefix: Path, kernel: Path):
+        self.pb = ctypes.CDLL(str(prefix / "lib/libparallel_backend.so"))
         self.pb.pb_last_error.restype = ctypes.c_char_p
         self.task = ctypes.cast(ctypes.CDLL(str(kernel)).burn_task, ctypes.c_void_p)
 

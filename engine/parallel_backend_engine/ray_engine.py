@@ -23,7 +23,7 @@ from parallel_backend_engine import engine, ray_cluster, ray_worker, shim
 # Seconds. One task costs the driver and the worker about this much of their CPUs.
 SLOT_COST = 0.0002
 # A chunk that takes less is not worth its task.
-LEAST = 0.05
+LEAST = 0.2
 # The part of engine.CANCEL_GRACE that is for killing workers whose tasks do not listen.
 FORCE_GRACE = 1.5
 CHUNK_BYTES = 8 << 20
@@ -109,26 +109,21 @@ class RayEngine(engine.Engine):
         return slots
 
     async def _watch_cluster(self):
-        """Tells when the number of CPUs has changed, when nobody answers any more, and when nobody is there to work."""
-        answered = had_cpus = self._loop.time()
+        """Tells when the number of CPUs has changed, and when nobody answers any more. (Where there are none for long, the
+        library ends its calls.)"""
+        answered = self._loop.time()
         while not self._is_closed:
             await asyncio.sleep(engine.SLOTS_EVERY)
             slots = await self._slots_until(answered + self._patience)
-            now = self._loop.time()
-            if slots is None:
-                if now >= answered + self._patience:
-                    text = f"{self._cluster} is gone: its control service (GCS) has not answered for {self._patience:g} s"
-                    self.events.fatal("PB_ERR_WORKER_LOST", text)
-                    return
-                continue
-            answered = now
-            if slots > 0 or not any(books.waiting for books in self._books.values()):
-                had_cpus = now
-            elif now - had_cpus > self._patience:
-                self._fail_all("PB_ERR_TIMEOUT", f"{self._cluster} has had no CPU for tasks for {self._patience:g} s")
-            if slots not in (self._slots, 0):
-                self._slots = slots
-                self.events.slots(slots)
+            if slots is not None:
+                answered = self._loop.time()
+                if slots != self._slots:
+                    self._slots = slots
+                    self.events.slots(slots)
+            elif self._loop.time() >= answered + self._patience:
+                text = f"{self._cluster} is gone: its control service (GCS) has not answered for {self._patience:g} s"
+                self.events.fatal("PB_ERR_WORKER_LOST", text)
+                return
 
     async def _slots_until(self, deadline):
         """The cluster's CPUs; None where it does not say until then."""
@@ -137,10 +132,6 @@ class RayEngine(engine.Engine):
             return await asyncio.wait_for(asking, max(0.1, deadline - self._loop.time()))
         except Exception:  # a timeout, or whatever Ray says of a cluster that is gone
             return None
-
-    def _fail_all(self, status, text):
-        for call in list(self._calls.values()):
-            self.events.failed(call, status, text)
 
     # ---- calls ----------------------------------------------------------------------------------------------------------
 
