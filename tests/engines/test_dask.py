@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -14,7 +15,11 @@ import venv
 from pathlib import Path
 
 from dask_clusters import DaskCluster, wait_until
-from programs import HERE, Programs, Run, children, is_alive
+from programs import HERE, PREFIX, ROOT, Programs, Run, children, is_alive
+
+sys.path.insert(0, str(ROOT / "engine"))
+from parallel_backend_engine import frames  # noqa: E402
+from tests.host import Host  # noqa: E402
 
 programs = maps = cluster = None
 
@@ -142,7 +147,7 @@ class Maps(Case):
 class Shipping(Case):
     def elsewhere(self, **more):
         """A cluster whose workers do not see the files of this test."""
-        environment = {"PB_TEST_HIDE": f"{programs.folder}:{os.environ.get('PB_TEST_PREFIX', HERE.parent.parent / 'build')}"}
+        environment = {"PB_TEST_HIDE": f"{programs.folder}:{PREFIX}"}
         return self.cluster(workers=1, environment=environment, options=["--preload", HERE / "hide.py"], **more)
 
     def test_libraries_are_sent_to_workers_that_lack_them(self):
@@ -327,6 +332,20 @@ class Starts(Case):
 
     def test_an_unknown_parameter(self):
         self.bad(self.run_maps("address=local;colour=red", "squares"), "PB_ERR_INVALID_ARGUMENT", "colour")
+
+
+class Versions(Case):
+    def test_a_worker_with_another_version_says_so(self):
+        with Host() as host:
+            library = str(next(PREFIX.glob("**/libparallel_backend.so")))
+            options = {"scheduler_file": str(cluster.scheduler_file)}
+            self.assertEqual(host.hello("dask", options, library=library, version="9.9.9").kind, frames.READY)
+            host.call(77)
+            host.submit(77, [b"a chunk"])
+            failed = host.expect(frames.FAILED).meta
+        self.assertEqual(failed["status"], "PB_ERR_ABI", failed)
+        for part in ("tcp://127.0.0.1:", "the caller has 9.9.9", "restart the workers"):
+            self.assertIn(part, failed["text"])
 
 
 class Security(Case):
