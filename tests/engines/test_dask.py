@@ -162,6 +162,11 @@ class Shipping(Case):
         far = self.elsewhere()
         self.good(self.run_maps(far.params(), "die", self.folder / "marker", 1))
 
+    def test_where_the_package_is_installed_nothing_is_uploaded(self):
+        ready = self.cluster(workers=1, environment={"PYTHONPATH": str(ROOT / "engine"), "PYTHONDONTWRITEBYTECODE": "1"})
+        self.good(self.run_maps(ready.params(), "squares"))
+        self.assertNotIn("_pb_worker", ready.logs())
+
     def test_without_a_cache_the_text_says_what_to_do(self):
         far = self.elsewhere()
         (far.folder / "tmp" / f"pb-{os.getuid()}").touch()  # no directory can be made there
