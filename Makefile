@@ -25,7 +25,7 @@ stage = @printf '\n== %s\n'
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
 .PHONY: demo test bench bench-processes bench-engines check install header format clean setup-demo setup-test setup-bench setup-engines build local-install \
-        test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
+        test-rust test-plugins test-mpi test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 
 comma = ,
 engines = $(subst $(comma), ,$(ENGINES))
@@ -39,7 +39,7 @@ demo: setup-demo $(if $(engines),setup-engines) local-install
 	$(if $(engines),PB_PYTHON=$(CURDIR)/.venv/bin/python) build/demo/pb-demo \
 		--plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so $(demo_clusters)
 
-test: setup-test check test-rust test-plugins test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
+test: setup-test check test-rust test-plugins test-mpi test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 	$(stage) "all passed"
 
 setup-demo:
@@ -87,12 +87,18 @@ test-rust:
 
 test-plugins: build
 	$(stage) "tests of the plugins"
-	ctest --test-dir build/cmake --output-on-failure
+	ctest --test-dir build/cmake --output-on-failure --label-exclude '^mpi_'
 
 build/c-tests: local-install
 	cmake -S c-tests -B $@ -DCMAKE_PREFIX_PATH=$(prefix) -DPB_VALGRIND=ON
 	cmake --build $@ -j2
 .PHONY: build/c-tests
+
+# Of both MPIs: where one has not been found the label has no tests, and that is an error.
+test-mpi: build
+	$(stage) "backend mpi on ranks of Open MPI and MPICH"
+	ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex '^mpi_openmpi$$'
+	ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex '^mpi_mpich$$'
 
 test-c: build/c-tests
 	$(stage) "C and C++ tests, shared and static"

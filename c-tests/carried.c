@@ -117,6 +117,72 @@ static int32_t has_no_ctx(void *ctx, size_t index, const void *input, void *outp
     return 0;
 }
 
+static int32_t my_worker(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input;
+    *(int64_t *)output = pb_worker_index();
+    return 0;
+}
+
+/* All chunks are on their way at once, in turn for worker 0 and 1. */
+static pb_status run_for_numbers(struct fake *fake, pb_job *job) {
+    (void)fake;
+    pb_chunk chunks[N];
+    pb_bytes messages[N], reply;
+    int32_t count = 0;
+    for (; pb_job_claim(job, &chunks[count]) == PB_OK; ++count)
+        CHECK_OK(pb_job_encode_for(job, &chunks[count], count % 2, &messages[count]));
+    CHECK_STATUS(pb_job_encode_for(job, &chunks[0], pb_job_n_jobs(job), &reply), PB_ERR_INVALID_ARGUMENT);
+    CHECK_STATUS(pb_job_encode_for(job, &chunks[0], -1, &reply), PB_ERR_INVALID_ARGUMENT);
+    CHECK_TEXT("worker -1");
+    for (int32_t i = count - 1; i >= 0; --i) {
+        pb_results *results = NULL;
+        CHECK_OK(pb_worker_run(messages[i].data, messages[i].size, &results));
+        CHECK_OK(pb_results_get(results, 0, &reply));
+        CHECK_OK(pb_job_complete(job, &chunks[i], reply.data, reply.size));
+        pb_results_free(results);
+    }
+    return PB_OK;
+}
+
+TEST(a_backend_may_say_which_worker_a_chunk_is_for) {
+    int64_t outputs[N];
+    CHECK_OK(map_with(run_for_numbers, my_worker, NULL, 0, outputs));
+    for (int i = 0; i < N; ++i)
+        CHECK_INT(i / 3 % 2, outputs[i]); /* three items a chunk */
+}
+
+static int32_t fail_once(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)input;
+    *(int64_t *)output = 1;
+    return index == 0 ? 5 : 0;
+}
+
+/* The first chunk fails, the second is there already, as if it had waited there. */
+static pb_status run_two_after_another(struct fake *fake, pb_job *job) {
+    (void)fake;
+    pb_chunk chunks[2];
+    pb_bytes messages[2], reply;
+    for (int i = 0; i < 2; ++i) {
+        CHECK_OK(pb_job_claim(job, &chunks[i]));
+        CHECK_OK(pb_job_encode(job, &chunks[i], &messages[i]));
+    }
+    for (int i = 0; i < 2; ++i) {
+        pb_results *results = NULL;
+        CHECK_OK(pb_worker_run(messages[i].data, messages[i].size, &results));
+        CHECK_OK(pb_results_get(results, 0, &reply));
+        CHECK_OK(pb_job_complete(job, &chunks[i], reply.data, reply.size));
+        pb_results_free(results);
+    }
+    return PB_OK;
+}
+
+TEST(a_chunk_behind_one_that_ended_the_map_does_not_begin) {
+    int64_t outputs[N] = {0};
+    CHECK_STATUS(map_with(run_two_after_another, fail_once, NULL, 0, outputs), PB_ERR_TASK_FAILED);
+    for (int i = 3; i < N; ++i)
+        CHECK_INT(0, outputs[i]);
+}
+
 TEST(no_ctx_needs_not_be_brought) {
     int64_t outputs[N] = {0};
     CHECK_OK(map_with(run_with_null, has_no_ctx, NULL, 0, outputs));
@@ -230,6 +296,8 @@ int main(void) {
     CHECK(library != NULL);
     RUN(a_detached_ctx_is_brought_once);
     RUN(a_chunk_whose_ctx_nobody_brought_says_so);
+    RUN(a_backend_may_say_which_worker_a_chunk_is_for);
+    RUN(a_chunk_behind_one_that_ended_the_map_does_not_begin);
     RUN(no_ctx_needs_not_be_brought);
     RUN(a_cancel_is_for_one_call);
     RUN(a_worker_says_how_many_of_its_own_cpus_a_task_has);

@@ -251,8 +251,8 @@ TEST(an_unknown_backend_is_refused_with_the_names_of_the_known_ones) {
 
 /* joblib warns and takes its default backend. */
 TEST(a_backend_that_is_known_but_missing_here_is_unavailable) {
+    /* Its plugin is installed or not, but nobody has started this process as a rank of an MPI job. */
     check_refused("mpi", 0, NULL, PB_ERR_BACKEND_UNAVAILABLE, "'mpi'");
-    CHECK_TEXT("sequential, threading");
 }
 
 TEST(params_must_be_pairs_that_the_backend_knows) {

@@ -1,5 +1,6 @@
 // pb::phase: threads that stay awake until the end of a block.
 #include "check.h"
+#include "status_of.h"
 
 #include <parallel_backend.hpp>
 
@@ -58,16 +59,6 @@ TEST(it_asks_for_what_a_map_would_have) {
     const pb::scope four("threading", {4});
     const pb::phase phase;
     CHECK_INT(4, count_threads());
-}
-
-/// The status of the pb::error that `call` throws; PB_OK where it throws none.
-template <class Call> pb_status status_of(Call call) {
-    try {
-        call();
-    } catch (const pb::error &error) {
-        return error.status();
-    }
-    return PB_OK;
 }
 
 TEST(end_ends_it_early_and_once_on_any_thread) {

@@ -1,5 +1,6 @@
 // Scopes of C++ end with their block, however it is left, and only once.
 #include "check.h"
+#include "status_of.h"
 
 #include <parallel_backend.hpp>
 
@@ -19,16 +20,6 @@ std::string backend() { return pb_current_backend(); }
 std::int32_t pool_threads = 8;
 std::int32_t get_pool_threads(void *) { return pool_threads; }
 void set_pool_threads(void *, std::int32_t n) { pool_threads = n; }
-
-/// The status of the pb::error that `call` throws; PB_OK where it throws none.
-template <class Call> pb_status status_of(Call call) {
-    try {
-        call();
-    } catch (const pb::error &error) {
-        return error.status();
-    }
-    return PB_OK;
-}
 
 pb::scope one_thread() { return pb::scope("threading", {1}); }
 

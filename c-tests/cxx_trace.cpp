@@ -1,4 +1,5 @@
 // pb::trace: a timeline that ends with its block.
+#include "status_of.h"
 #include "trace_file.h"
 
 #include <parallel_backend.hpp>
@@ -40,16 +41,6 @@ TEST(stop_ends_it_early_and_once) {
     map_once();
     timeline.stop();
     CHECK_INT(0, maps_in(in_folder("stop.json")));
-}
-
-/// The status of the pb::error that `call` throws; PB_OK where it throws none.
-template <class Call> pb_status status_of(Call call) {
-    try {
-        call();
-    } catch (const pb::error &error) {
-        return error.status();
-    }
-    return PB_OK;
 }
 
 TEST(errors_of_both_ends_are_thrown) {

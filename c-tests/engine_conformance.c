@@ -5,7 +5,8 @@
 #include <dlfcn.h>
 
 int main(int argc, char **argv) {
-    CHECK_INT(PB_ABI_VERSION, pb_abi_version()); /* the program has the library, and the suite finds it there */
+    CHECK_INT(PB_ABI_VERSION,
+              pb_abi_version()); /* the program has the library, and the suite finds it there */
     void *suite = dlopen(MODULE_DIR "/conformance_suite.so", RTLD_NOW);
     if (suite == NULL) {
         fprintf(stderr, "%s\n", dlerror());

@@ -1,6 +1,7 @@
 /* A process forks a thousand times while its threads are everywhere in the library: in maps, nested maps,
  * submitted jobs, recursions, scopes, limits, phases, in threads that start and end. Each child uses all of
  * it anew. */
+#include "fibonacci.h"
 #include "scopes.h"
 
 #include <sys/wait.h>
@@ -51,26 +52,7 @@ static void submitted_map(void) {
     pb_job_free(job);
 }
 
-typedef struct fib {
-    int64_t n, result;
-} fib;
-
-static int32_t fibonacci(void *ctx) {
-    fib *f = ctx;
-    f->result = f->n;
-    if (f->n < 2)
-        return 0;
-    fib a = {f->n - 1, -1}, b = {f->n - 2, -1};
-    const pb_status status = pb_join(fibonacci, &a, fibonacci, &b);
-    f->result = a.result + b.result;
-    return status;
-}
-
-static void recursion(void) {
-    fib f = {12, -1};
-    CHECK_OK(fibonacci(&f));
-    CHECK_INT(144, f.result);
-}
+static void recursion(void) { check_fibonacci(12, 144); }
 
 static void scopes_and_limits(void) {
     pb_scope limit = 0, phase = 0;

@@ -1,42 +1,16 @@
 /* pb_join: both branches run once, inside what the scope chose, and their failures come back. */
+#include "fibonacci.h"
+#include "places.h"
 #include "scopes.h"
 #include "sync.h"
 
-/* Every backend that these tests meet, with numbers of workers. */
-static const struct place {
-    const char *backend;
-    int32_t n_jobs;
-} places[] = {{"sequential", 1}, {"threading", 1}, {"threading", 2}, {"threading", 3}, {"threading", 16}};
-
-#define ON_EACH_PLACE(p)                                                                                     \
-    for (const struct place *p = places; p < places + sizeof places / sizeof *places; p++)
-
 /* ---- results ---- */
-
-typedef struct fib {
-    int64_t n, result;
-} fib;
-
-static int32_t fibonacci(void *ctx) {
-    fib *f = ctx;
-    if (f->n < 2) {
-        f->result = f->n;
-        return 0;
-    }
-    fib a = {f->n - 1, -1}, b = {f->n - 2, -1};
-    const pb_status status = pb_join(fibonacci, &a, fibonacci, &b);
-    f->result = a.result + b.result;
-    return status;
-}
 
 TEST(a_recursion_gives_what_it_gives_without_pb) {
     ON_EACH_PLACE(p) {
         const pb_scope scope = open_scope(p->backend, p->n_jobs);
-        for (int i = times(20, 2); i > 0; i--) {
-            fib f = {18, -1};
-            CHECK_OK(fibonacci(&f));
-            CHECK_INT(2584, f.result);
-        }
+        for (int i = times(20, 2); i > 0; i--)
+            check_fibonacci(18, 2584);
         close_scope(scope);
     }
 }

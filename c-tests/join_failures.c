@@ -1,15 +1,7 @@
 /* pb_join when things go wrong: failures and cancellation. */
+#include "places.h"
 #include "scopes.h"
 #include "sync.h"
-
-/* Every backend that these tests meet, with numbers of workers. */
-static const struct place {
-    const char *backend;
-    int32_t n_jobs;
-} places[] = {{"sequential", 1}, {"threading", 1}, {"threading", 2}, {"threading", 3}, {"threading", 16}};
-
-#define ON_EACH_PLACE(p)                                                                                     \
-    for (const struct place *p = places; p < places + sizeof places / sizeof *places; p++)
 
 /* A branch that only counts itself. */
 static int32_t leaf(void *ctx) {

@@ -1,24 +1,9 @@
 /* pb_join in a process that one of its branches forks. */
+#include "fibonacci.h"
 #include "scopes.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
-
-typedef struct fib {
-    int64_t n, result;
-} fib;
-
-static int32_t fibonacci(void *ctx) {
-    fib *f = ctx;
-    if (f->n < 2) {
-        f->result = f->n;
-        return 0;
-    }
-    fib a = {f->n - 1, -1}, b = {f->n - 2, -1};
-    const pb_status status = pb_join(fibonacci, &a, fibonacci, &b);
-    f->result = a.result + b.result;
-    return status;
-}
 
 static __thread int is_caller;
 
@@ -32,8 +17,7 @@ static int32_t recurse_in_child(void *ctx) {
     CHECK(child >= 0);
     if (child == 0) {
         alarm(30);
-        fib f = {10, -1};
-        CHECK(fibonacci(&f) == 0 && f.result == 55);
+        check_fibonacci(10, 55);
         /* On the caller's thread the child, too, goes back through all joins around this one; a worker's
          * thread has nowhere to go. */
         if (!is_caller)

@@ -1,5 +1,6 @@
 /* A process that may start no thread (RLIMIT_NPROC): what can be done by the calling thread is done by it,
  * the rest says what it lacks, and once the limit is lifted all is as usual. */
+#include "fibonacci.h"
 #include "scopes.h"
 
 #include <grp.h>
@@ -53,26 +54,7 @@ static void map_on_the_caller_alone(void) {
         CHECK(pthread_equal(threads[i], pthread_self()));
 }
 
-typedef struct fib {
-    int64_t n, result;
-} fib;
-
-static int32_t fibonacci(void *ctx) {
-    fib *f = ctx;
-    f->result = f->n;
-    if (f->n < 2)
-        return 0;
-    fib a = {f->n - 1, -1}, b = {f->n - 2, -1};
-    const pb_status status = pb_join(fibonacci, &a, fibonacci, &b);
-    f->result = a.result + b.result;
-    return status;
-}
-
-static void recursion(void) {
-    fib f = {12, -1};
-    CHECK_OK(fibonacci(&f));
-    CHECK_INT(144, f.result);
-}
+static void recursion(void) { check_fibonacci(12, 144); }
 
 static void submission_says_why_not(void) {
     pthread_t threads[20];

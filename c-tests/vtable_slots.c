@@ -68,6 +68,61 @@ TEST(a_backend_may_have_fewer_or_more_workers_than_asked_for) {
     fake_end(scope);
 }
 
+/* ---- max_n_jobs, shutdown ---- */
+
+static int32_t says_64(void *state, void *session) {
+    CHECK(session == fake_session(state));
+    return 64;
+}
+
+static int32_t says_nothing(void *state, void *session) {
+    (void)state, (void)session;
+    return 0;
+}
+
+static void hear_shutdown(void *state) { fake_log(state, 's'); }
+
+static int32_t workers_for(int32_t n_jobs) {
+    const pb_scope scope = fake_push(n_jobs);
+    const int32_t workers = pb_effective_n_jobs(0);
+    CHECK_OK(pb_pop_backend(scope));
+    return workers;
+}
+
+TEST(a_backend_may_have_workers_that_are_not_this_machines_cpus) {
+    struct fake fake = FAKE;
+    pb_backend_vtable vtable = fake_vtable();
+    vtable.max_n_jobs = says_64;
+    CHECK_OK(pb_register_backend("fake", &vtable, &fake, 0));
+    CHECK_INT(64, workers_for(0));
+    CHECK_INT(64, workers_for(-1));
+    CHECK_INT(63, workers_for(-2));
+    CHECK_INT(1, workers_for(-1000));
+    CHECK_INT(3, workers_for(3)); /* a number is that number */
+    CHECK_OK(pb_unregister_backend("fake"));
+    vtable.max_n_jobs = says_nothing;
+    CHECK_OK(pb_register_backend("fake", &vtable, &fake, 0));
+    CHECK_INT(pb_cpu_count(0), workers_for(-1));
+    CHECK_OK(pb_unregister_backend("fake"));
+}
+
+/* After the sessions that no scope opened are closed; those of scopes stay. */
+TEST(a_backend_hears_of_a_shutdown) {
+    struct fake fake = FAKE;
+    pb_backend_vtable vtable = fake_vtable();
+    vtable.shutdown = hear_shutdown;
+    CHECK_OK(pb_register_backend("fake", &vtable, &fake, PB_BACKEND_MAKE_DEFAULT));
+    check_map_works();
+    CHECK_OK(pb_shutdown());
+    CHECK_STR("ocs", fake.log);
+    const pb_scope scope = fake_push(2);
+    CHECK_OK(pb_shutdown());
+    CHECK_STR("ocsos", fake.log);
+    check_map_works();
+    fake_end(scope);
+    CHECK_STR("ocsoscd", fake.log);
+}
+
 /* ---- nested_backend ---- */
 
 TEST(a_backend_may_choose_where_nested_maps_run) {
@@ -214,6 +269,8 @@ TEST(one_worker_is_a_plain_loop_only_in_shared_memory) {
 int main(void) {
     RUN(a_backend_without_an_active_worker_runs_nothing);
     RUN(a_backend_may_have_fewer_or_more_workers_than_asked_for);
+    RUN(a_backend_may_have_workers_that_are_not_this_machines_cpus);
+    RUN(a_backend_hears_of_a_shutdown);
     RUN(a_backend_may_choose_where_nested_maps_run);
     RUN(a_backend_may_keep_nested_maps_to_itself);
     RUN(an_unknown_nested_backend_is_the_error_of_the_nested_map);

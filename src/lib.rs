@@ -13,8 +13,10 @@ pub mod fork;
 pub mod job;
 pub mod join;
 pub mod limits;
+#[cfg(target_os = "linux")]
 pub mod link;
 pub mod message;
+#[cfg(target_os = "linux")]
 pub mod process;
 pub mod registry;
 pub mod scope;

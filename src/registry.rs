@@ -3,7 +3,6 @@
 //! A name is looked up once, when a scope opens or a map needs a default; from then on the scope or the map keeps
 //! the backend alive. Unregistering only hides the name: the backend is destroyed after its last session.
 
-use crate::backends::multiprocessing::Multiprocessing;
 use crate::backends::sequential::Sequential;
 use crate::backends::threading::Threading;
 use crate::backends::{Backend, OpenRequest, Session};
@@ -15,8 +14,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 /// Names that stay.
 const BUILT_IN: [&str; 6] = ["dask", "loky", "multiprocessing", "ray", "sequential", "threading"];
 
-/// Names that belong to this project, those included that this version does not have.
-const PLANNED: [&str; 4] = ["loky", "multiprocessing", "dask", "ray"];
+/// Those of them that other systems do not have in this version.
+const FOR_LINUX: [&str; 4] = ["loky", "multiprocessing", "dask", "ray"];
 
 /// Names of this project's plugins that may not be installed, or not be usable where they are.
 const PLUGINS: [&str; 1] = ["mpi"];
@@ -42,11 +41,12 @@ type Names = BTreeMap<Arc<str>, Entry>;
 
 static NAMES: LazyLock<Mutex<Names>> = LazyLock::new(|| {
     let mut names = Names::new();
-    insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
     #[cfg(target_os = "linux")]
     {
         use crate::backends::engine::{Engine, Kind};
-        insert(&mut names, "loky", Arc::new(crate::backends::loky::Loky));
+        use crate::backends::{loky::Loky, multiprocessing::Multiprocessing};
+        insert(&mut names, "loky", Arc::new(Loky));
+        insert(&mut names, "multiprocessing", Arc::new(Multiprocessing));
         insert(&mut names, "dask", Arc::new(Engine(Kind::Dask)));
         insert(&mut names, "ray", Arc::new(Engine(Kind::Ray)));
     }
@@ -80,20 +80,17 @@ pub fn unavailable() -> Vec<(&'static str, String)> {
     let plugins = PLUGINS.iter().filter_map(|name| Some((*name, check(name).err()?.message)));
     let mut missing: Vec<_> = plugins.collect();
     let names = lock();
-    let planned = PLANNED.iter().filter(|name| !names.contains_key(**name));
-    missing.extend(planned.map(|name| (*name, format!("not part of version {}", env!("CARGO_PKG_VERSION")))));
+    let elsewhere = FOR_LINUX.iter().filter(|name| !names.contains_key(**name));
+    missing.extend(elsewhere.map(|name| (*name, "for Linux in this version".to_owned())));
     missing
 }
 
 fn unknown(name: &str) -> Error {
     let known = names().join(", ");
-    if PLANNED.contains(&name) {
+    if FOR_LINUX.contains(&name) {
         return Error::new(
             Status::ERR_BACKEND_UNAVAILABLE,
-            format!(
-                "backend '{name}' is not part of version {} yet; available here: {known}",
-                env!("CARGO_PKG_VERSION")
-            ),
+            format!("backend '{name}' is for Linux in this version; available here: {known}"),
         );
     }
     if PLUGINS.contains(&name) {

@@ -1,4 +1,4 @@
-/* The work that the rows of benches/engines measure: the same code under the library and a hand-written client.
+/* The work that the rows of benches/engines measure: the same native code under the library and under a
  * hand-written client. Time is the thread's own CPU time, so that a worker that waits for its CPU does not
  * count as one that works. */
 #define _GNU_SOURCE

@@ -30,6 +30,8 @@ ENGINES = {"dask": "DaskEngine", "ray": "RayEngine", "echo": "EchoEngine"}
 RESULTS_A_FRAME = 64
 CLOSE_PATIENCE = 10.0
 SUBMIT_FIELDS = 3
+# Characters of a text for people.
+TEXT_MOST = 1 << 16
 
 
 class Lane:
@@ -210,8 +212,10 @@ class Bridge(engines.Events):
         self._lanes[number].do(self._prepare, paths)
 
     async def _prepare(self, call, paths):
-        # Files are hashed on another thread: they may be long.
-        await self._loop.run_in_executor(None, call.describe, self._library, self._version, paths)
+        if all(map(engines.File.is_known, [self._library, *paths])):
+            call.describe(self._library, self._version, paths)
+        else:  # on another thread: files may be long
+            await self._loop.run_in_executor(None, call.describe, self._library, self._version, paths)
         await self._engine.open_call(call)
 
     async def _cancel(self, call):
@@ -270,7 +274,7 @@ class Bridge(engines.Events):
 
     def _fail(self, lane, status, text):
         lane.is_over = True
-        self._channel.send(frames.FAILED, lane.call.number, {"status": status, "text": text})
+        self._channel.send(frames.FAILED, lane.call.number, {"status": status, "text": text[:TEXT_MOST]})
         if not lane.call.is_cancelled:
             lane.cancel(self._engine.cancel)
 
@@ -281,11 +285,11 @@ class Bridge(engines.Events):
     def fatal(self, status, text):
         if not self._over.done():
             self._flush()
-            self._channel.send(frames.FATAL, 0, {"status": status, "text": text})
+            self._channel.send(frames.FATAL, 0, {"status": status, "text": text[:TEXT_MOST]})
             self._finish(1)
 
     def log(self, level, text):
-        self._channel.send(frames.LOG, 0, {"level": level, "text": text})
+        self._channel.send(frames.LOG, 0, {"level": level, "text": text[:TEXT_MOST]})
 
 
 # ---- what frames say ------------------------------------------------------------------------------------------------------
@@ -357,8 +361,10 @@ async def _serve(sock):
 def main(fd):
     """Serves the library at the other end of the socket `fd`. Gives the process's exit code."""
     sock = socket.socket(fileno=fd)
-    code = asyncio.run(_serve(sock))
-    # Threads of an engine that are still at work must not keep the process.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    code = loop.run_until_complete(_serve(sock))
+    # No waiting for what an engine has left: its tasks here, and threads that are still at work.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -117,9 +117,9 @@ class Cluster:
 
     async def _local_cluster(self):
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers, threads = int(self._number("workers", cpus)), int(self._number("threads", 1))
+        threads = int(self._number("threads", 1))
         self._local = self._distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=threads, processes=True, host="127.0.0.1", dashboard_address=None,
+            n_workers=max(1, cpus // threads), threads_per_worker=threads, processes=True, host="127.0.0.1", dashboard_address=None,
             asynchronous=True, silence_logs=logging.ERROR,
         )
         await self._local
@@ -232,8 +232,8 @@ class Cluster:
 
     async def close(self):
         with contextlib.suppress(Exception):
-            if self.client is not None:
-                # Fast: what it waits for otherwise is a scheduler that may be gone.
+            # One that is not connected would wait for a scheduler that is not there; the process is about to end.
+            if self.is_connected():
                 await asyncio.wait_for(self.client._close(fast=True), 3)
         with contextlib.suppress(Exception):
             if self._local is not None:

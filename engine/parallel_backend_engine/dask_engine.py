@@ -16,6 +16,7 @@ until it is answered, and each has a task that awaits its future.
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 
@@ -29,8 +30,11 @@ SCATTER_FROM = 256 << 10
 SLOT_COST, LEAST = 1e-3, 0.1
 # Bytes on their way: as many for each slot as keep it busy, within what scheduler and bridge can hold.
 CREDIT, CREDIT_MOST = 256 << 20, 1 << 30
+# How many results, bytes of them, and seconds the cluster may keep what nobody needs any more.
+DONE_MOST, DONE_BYTES, DONE_AFTER = 64, 8 << 20, 0.1
 # How often a chunk may be sent again for reasons that are not its own.
 RESENDS = 20
+GIVEN_UP_KEPT = 1000
 
 
 class Flight:
@@ -56,9 +60,7 @@ class CallState:
 
 class DaskEngine(engine.Engine):
     name = "dask"
-    parameters = frozenset(
-        ("address", "scheduler_file", "tls_ca", "tls_cert", "tls_key", "engine_timeout", "workers", "threads")
-    )
+    parameters = frozenset(("address", "scheduler_file", "tls_ca", "tls_cert", "tls_key", "engine_timeout", "threads"))
 
     def __init__(self, options, version, events):
         super().__init__(options, version, events)
@@ -68,8 +70,12 @@ class DaskEngine(engine.Engine):
         # By number of call; by key; by (worker, sha256).
         self._calls, self._flights, self._uploads = {}, {}, {}
         self._count = 0
+        # The last chunks that were reported as lost, by key: Dask may start them once more before it hears that nobody wants them.
+        self._given_up = collections.deque(maxlen=GIVEN_UP_KEPT)
         self._is_closing = False
         self._background = set()
+        # Futures of chunks that are over, the bytes of their results, and the timer that lets them go.
+        self._done, self._done_bytes, self._letting_go = [], 0, None
 
     async def start(self, timeout):
         self._loop = asyncio.get_running_loop()
@@ -164,20 +170,46 @@ class DaskEngine(engine.Engine):
             flight.future = future
             self._spawn(self._follow(flight, future))
 
+    def _release_later(self, future, size):
+        """Lets the scheduler forget a result: many at once, or when nothing else goes on. For client, scheduler and workers send
+        each other at most one message in some milliseconds, and the next call's chunks would wait for one that only says this."""
+        self._done.append(future)
+        self._done_bytes += size
+        if self._done_bytes > DONE_BYTES or len(self._done) > DONE_MOST:
+            self._release()
+            return
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+        self._letting_go = self._loop.call_later(DONE_AFTER, self._release)
+
+    def _release(self):
+        self._done.clear()
+        self._done_bytes = 0
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+            self._letting_go = None
+
     async def _follow(self, flight, future):
-        """Awaits a chunk's outcome."""
+        """Sees a chunk through: whatever happens, it is answered."""
+        try:
+            await self._await(flight, future)
+        except Exception as error:
+            self._over(flight)
+            text = f"the bridge has a defect: {type(error).__name__}: {error}"
+            self.events.failed(flight.call, "PB_ERR_INTERNAL", text)
+
+    async def _await(self, flight, future):
         try:
             outcome = await future
         except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
             if not (flight.is_over or self._is_closing):
                 await self._was_cancelled(flight, error)
-            return
         except Exception as error:
             if not flight.is_over:
                 await self._erred(flight, error)
-            return
-        if not flight.is_over:
-            await self._returned(flight, outcome)
+        else:
+            if not flight.is_over:
+                await self._returned(flight, outcome)
 
     def _over(self, flight):
         flight.is_over = True
@@ -193,6 +225,7 @@ class DaskEngine(engine.Engine):
         if kind == "done":
             self._over(flight)
             self.events.results(flight.call, [(flight.chunk.seq, more[0], 1, worker)])
+            self._release_later(flight.future, len(more[0]))
         elif kind == "need":
             await self._provide(flight, worker, more[0])
         elif kind == "error":
@@ -282,11 +315,13 @@ class DaskEngine(engine.Engine):
             del self._uploads[place]
         if message.get("expected"):
             return
-        keys = (tuple(key) if isinstance(key, (list, tuple)) else key for key in message.get("processing-tasks", ()))
+        keys = [tuple(key) if isinstance(key, (list, tuple)) else key for key in message.get("processing-tasks", ())]
         had = sorted((self._flights[key] for key in keys if key in self._flights), key=lambda flight: flight.order)
-        ran = had[: max(1, self._cluster.threads.get(worker, 1))]
+        again = sum(key in self._given_up for key in keys)
+        ran = had[: max(0, self._cluster.threads.get(worker, 1) - again)]
         for flight in ran:
             self._over(flight)
+            self._given_up.append(flight.key)
         if ran:
             self._spawn(self._client.cancel([flight.future for flight in ran]))
             self._spawn(self._tell_lost(worker, ran))
@@ -332,6 +367,7 @@ class DaskEngine(engine.Engine):
         if self._poll is not None:
             self._poll.cancel()
         futures = [flight.future for flight in self._flights.values() if flight.future is not None]
+        self._release()
         calls = [number for number, state in self._calls.items() if state.flights]
         for flight in list(self._flights.values()):
             self._over(flight)

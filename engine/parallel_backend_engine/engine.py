@@ -46,14 +46,14 @@ Chunk = collections.namedtuple("Chunk", "seq message items")
 class File:
     """A shared library that workers need: known by the hash of its bytes."""
 
+    # By path and by what tells whether the file is still the same.
     _known = {}
 
     def __init__(self, path):
         self.path = path
         self.name = os.path.basename(path)
         try:
-            about = os.stat(path)
-            key = (path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+            key, self.size = File._key(path)
             if key not in File._known:
                 digest = hashlib.sha256()
                 with open(path, "rb") as file:
@@ -61,9 +61,22 @@ class File:
                         digest.update(block)
                 File._known[key] = digest.hexdigest()
         except OSError as error:
-            raise EngineError("PB_ERR_TASK_NOT_PORTABLE", f"cannot read '{path}' to send it to the workers: {error.strerror}") from None
-        self.size = about.st_size
+            text = f"cannot read '{path}' to send it to the workers: {error.strerror}"
+            raise EngineError("PB_ERR_TASK_NOT_PORTABLE", text) from None
         self.sha256 = File._known[key]
+
+    @staticmethod
+    def _key(path):
+        about = os.stat(path)
+        return (path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns), about.st_size
+
+    @staticmethod
+    def is_known(path):
+        """Whether its hash is known already: finding it may take long otherwise."""
+        try:
+            return File._key(path)[0] in File._known
+        except OSError:
+            return True  # it is known to be missing
 
     def content(self):
         """Its bytes, which are still those of `sha256`."""

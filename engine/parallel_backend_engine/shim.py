@@ -65,21 +65,16 @@ class _State:
 
     def __init__(self):
         self.lock = threading.Lock()
-        # Held while files are looked for and loaded: one thread does it, the others find it done.
-        self.loading = threading.Lock()
+        self.loading = threading.Lock()  # one thread looks for files and loads them, the others find it done
         self.library = None
         self.specs = {}
         self.loaded = set()
         self.hashes = {}
-        # How many chunks may run on this machine at once; None where nobody has said.
-        self.at_once = None
-        # Calls whose ctx is here, oldest first, with the memory that it lies in; and those to be dropped when they are idle.
-        self.ctxs = {}
-        self.dropped = set()
-        # How many chunks of a call run here.
-        self.running = {}
-        # Calls that were cancelled, oldest first.
-        self.cancelled = {}
+        self.at_once = None  # how many chunks may run on this machine at once; None where nobody has said
+        self.ctxs = {}  # of calls, oldest first: the memory that a ctx lies in
+        self.dropped = set()  # calls whose ctx is to go when no chunk uses it
+        self.running = {}  # how many chunks of a call run here
+        self.cancelled = {}  # calls, oldest first
 
 
 # An upload of the same file again reloads this module: what is loaded stays known.
@@ -163,12 +158,8 @@ def set_share(at_once):
 
 def whereabouts():
     """This worker's address, as people know it: the engine's own where it has one."""
-    try:
-        worker = _dask_worker()
-        if worker is not None:
-            return worker.address
-    except Exception:  # no worker of Dask's, whatever the reason
-        pass
+    with contextlib.suppress(Exception):  # no worker of Dask's, whatever the reason
+        return _dask_worker().address
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -179,11 +170,10 @@ def _spec(spec):
     spec = bytes(spec)
     known = _state.specs.get(spec)
     if known is None:
-        known = json.loads(spec)
         with _state.lock:
             if len(_state.specs) > 64:
                 _state.specs.clear()
-            _state.specs[spec] = known
+            known = _state.specs[spec] = json.loads(spec)
     return known
 
 
@@ -376,10 +366,8 @@ def _share_cpus(library):
     """What a chunk's tasks own of this machine, for maps and native libraries inside them."""
     at_once = _state.at_once
     if at_once is None:
-        worker = None
         with contextlib.suppress(Exception):
-            worker = _dask_worker()
-        at_once = worker.state.nthreads if worker is not None else None
+            at_once = _dask_worker().state.nthreads
     if at_once:
         library.set_cpus(max(1, library.cpu_count() // at_once))
 
@@ -498,12 +486,10 @@ def _elf(path):
 
 
 def _check_machine(path):
-    if not sys.platform.startswith("linux"):
-        return
     try:
         theirs, ours = _elf(path), _elf("/proc/self/exe")
     except OSError:
-        return
+        return  # no Linux: the loader will say
     if theirs != ours and ours is not None:
         what = f"for machine {theirs[2]}, {theirs[0] * 32} bits" if theirs is not None else "no ELF file"
         raise Trouble(

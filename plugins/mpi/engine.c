@@ -10,11 +10,12 @@
 
 __attribute__((visibility("default"))) pb_mpi_engine_fn pb_mpi_engine;
 
-/* Held over beginning and end, and while sessions are counted; never while a map runs. */
+/* Held over beginning and end, and while sessions are counted; never while a map or a task runs. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct {
-    int has_begun;
+    int has_begun; /* this is rank 0, and connected */
+    int is_serving;
     int sessions;
     pb_status failed; /* a failure to begin stays */
     char text[512];
@@ -35,6 +36,8 @@ static pb_status wrong_rank(void) {
 
 /* Under the lock: connects this rank, if it is rank 0, with all others. */
 static pb_status begin(double timeout) {
+    if (life.is_serving)
+        return wrong_rank();
     if (life.has_begun)
         return world_is_here() ? PB_OK
                                : fail(PB_ERR_BACKEND_UNAVAILABLE,
@@ -72,34 +75,44 @@ static void close_session(void) {
     pthread_mutex_unlock(&lock);
 }
 
+/* Where the ranks have not met, or cannot be reached any more, MPI is left as it is: to finalise it is to
+ * wait for all. */
 static void shut_down(void) {
     pthread_mutex_lock(&lock);
     if (life.has_begun && life.sessions == 0 && world_is_here()) {
-        manager_end();
-        world_end();
+        if (manager_end())
+            world_end();
         life.has_begun = 0;
         life.failed = PB_OK;
-    } else if (!life.has_begun && world.ours && world_is_here()) {
-        world_end(); /* a job without workers */
+    } else if (!life.has_begun && world.ours && world.size == 1 && world_is_here()) {
+        world_end();
     }
     pthread_mutex_unlock(&lock);
+}
+
+/* Tasks may ask for the backend, or for a shutdown, so the lock is free while they run. */
+static pb_status work_for_rank_0(void (*connected)(void)) {
+    /* Rank 0 may take its time. */
+    pb_status status = world_connect(0);
+    if (status != PB_OK)
+        return status;
+    if (connected != NULL)
+        connected();
+    life.is_serving = 1;
+    pthread_mutex_unlock(&lock);
+    status = worker_serve();
+    pthread_mutex_lock(&lock);
+    life.is_serving = 0;
+    if (status == PB_DONE)
+        world_end();
+    return status;
 }
 
 static pb_status serve(double timeout, void (*connected)(void)) {
     pthread_mutex_lock(&lock);
     pb_status status = life.has_begun ? PB_OK : world_begin();
-    if (status == PB_OK && world.rank == 0) {
-        status = begin(timeout);
-        pthread_mutex_unlock(&lock);
-        return status;
-    }
-    /* Rank 0 may take its time. */
-    if (status == PB_OK && (status = world_connect(0)) == PB_OK) {
-        if (connected != NULL)
-            connected();
-        status = worker_serve();
-        world_end();
-    }
+    if (status == PB_OK)
+        status = world.rank == 0 ? begin(timeout) : work_for_rank_0(connected);
     pthread_mutex_unlock(&lock);
     return status;
 }

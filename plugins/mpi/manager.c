@@ -287,12 +287,12 @@ pb_status manager_begin(double timeout) {
     return status;
 }
 
-void manager_end(void) {
+int manager_end(void) {
     int code = *broken == '\0' ? MPI_SUCCESS : MPI_ERR_OTHER;
     for (int i = 0; i < n_peers && code == MPI_SUCCESS; ++i)
         code = send_note(peers[i].rank, TAG_FRAME, FRAME_BYE, 0);
     if (code == MPI_SUCCESS)
-        notes_tidy(1);
+        code = notes_tidy(1);
     for (int i = 0; i < n_peers; ++i) {
         carry_free(&peers[i].ctx);
         for (int s = 0; s < SLOTS; ++s)
@@ -302,4 +302,5 @@ void manager_end(void) {
     peers = NULL;
     n_peers = 0;
     carry_drop(&in);
+    return code == MPI_SUCCESS;
 }

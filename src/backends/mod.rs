@@ -9,6 +9,7 @@ pub mod engine;
 pub mod foreign;
 #[cfg(target_os = "linux")]
 pub mod loky;
+#[cfg(target_os = "linux")]
 pub mod multiprocessing;
 pub mod sequential;
 pub mod threading;

@@ -4,7 +4,7 @@ mod warm;
 
 use crate::backends::threading;
 use crate::context::{self, Chosen, InnerLimit, MAX_DEPTH, Setting, Snapshot, TaskSurroundings};
-use crate::cpu::FloatMode;
+use crate::cpu::{FloatMode, ticks};
 use crate::job::{Items, Job, Parent, Plan, Progress, Rules, Task};
 use crate::limits::{self, ProcessLimit};
 use crate::registry::Opened;
@@ -179,11 +179,12 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
             format!("maps are nested {MAX_DEPTH} deep: this looks like a task that calls itself without end"),
         ));
     }
-    let mut wishes = request.wishes;
+    let wishes = request.wishes;
     #[cfg(target_os = "linux")]
-    {
-        wishes.lasting = wishes.processes && crate::backends::loky::can_run(&*request.task);
-    }
+    let lasting = wishes.processes && crate::backends::loky::can_run(&*request.task);
+    #[cfg(not(target_os = "linux"))]
+    let lasting = false;
+    let wishes = Wishes { lasting, ..wishes };
     let Choice { opened, workers } = choose(&snapshot, request.n_jobs, wishes)?;
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let mut around = surroundings(&snapshot, &opened, workers, seats)?;
@@ -202,13 +203,15 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
 
 fn prepare(request: Request) -> Result<Call> {
     trace::heed_environment()?;
-    let key = Key::here(&request);
-    let (mut choice, parent) = match Warm::take(key, request.n_items) {
+    let started = ticks();
+    let last = Warm::last();
+    let key = Key::here(&request, started, last.as_deref());
+    let (mut choice, parent) = match last.and_then(|last| last.again(key, request.n_items)) {
         Some(choice) => (choice, None),
         None => resolve(&request, key)?,
     };
     let Request { task, n_items, rules, progress, .. } = request;
-    let mut items = Items { task, n_items, rules, progress };
+    let mut items = Items { task, n_items, rules, progress, started };
     if let Some(spare) = choice.spare.take() {
         match spare.again(items) {
             Ok(job) => return Ok(Call { job, choice }),
@@ -216,8 +219,8 @@ fn prepare(request: Request) -> Result<Call> {
         }
     }
     let (n_jobs, around) = (choice.around.workers, choice.around.clone());
-    let Items { task, n_items, rules, progress } = items;
-    let job = Job::new(Plan { task, n_items, n_jobs, rules, around, parent, progress });
+    let Items { task, n_items, rules, progress, started } = items;
+    let job = Job::new(Plan { task, n_items, n_jobs, rules, around, parent, progress, started });
     Ok(Call { job, choice })
 }
 

@@ -8,7 +8,7 @@
 use super::Request;
 use super::Wishes;
 use crate::context::{self, TaskSurroundings};
-use crate::cpu::FloatMode;
+use crate::cpu::{FloatMode, nanoseconds};
 use crate::job::Job;
 use crate::limits;
 use crate::registry::Opened;
@@ -26,14 +26,34 @@ pub(super) struct Key {
     float: FloatMode,
     wishes: Wishes,
     n_jobs: i32,
+    /// When it was last asked whether libraries have been loaded, by [`ticks`](crate::cpu::ticks).
+    looked: u64,
 }
 
+/// For so long the answer to that question stands: nobody gets a library loaded, initialised and used in less, and the
+/// question has to take the loader's lock.
+const LOOK_NS: u64 = 2_000;
+
 impl Key {
-    /// For a call on this thread, now. None where a choice cannot be kept: with libraries to limit each call counts CPUs.
-    pub(super) fn here(request: &Request) -> Option<Key> {
+    /// For a call on this thread that began at `now`, after the call `last`. None where a choice cannot be kept: with
+    /// libraries to limit each call counts CPUs.
+    pub(super) fn here(request: &Request, now: u64, last: Option<&Warm>) -> Option<Key> {
         let version = context::version()?;
-        let key = Key { version, float: FloatMode::here(), wishes: request.wishes, n_jobs: request.n_jobs };
-        limits::nothing_to_limit().then_some(key)
+        let looked = last.and_then(|last| Some(last.key?.looked)).filter(|looked| {
+            nanoseconds(now.wrapping_sub(*looked)) < LOOK_NS && limits::nothing_known_at_last_look()
+        });
+        let looked = looked.or_else(|| limits::nothing_to_limit().then_some(now))?;
+        Some(Key {
+            version,
+            float: FloatMode::here(),
+            wishes: request.wishes,
+            n_jobs: request.n_jobs,
+            looked,
+        })
+    }
+
+    fn is_like(&self, other: &Key) -> bool {
+        *self == Key { looked: self.looked, ..*other }
     }
 }
 
@@ -50,13 +70,19 @@ pub(super) struct Warm {
 }
 
 impl Warm {
-    /// What the last call on this thread chose, if this one would choose the same.
-    pub(super) fn take(key: Option<Key>, n_items: usize) -> Option<Box<Warm>> {
-        let last = LAST.try_with(Cell::take).ok().flatten()?;
-        let seats = usize::try_from(last.workers).unwrap_or(1).min(n_items).max(1);
+    /// What the last call on this thread chose.
+    pub(super) fn last() -> Option<Box<Warm>> {
+        LAST.try_with(Cell::take).ok().flatten()
+    }
+
+    /// The same for a call with this key, if it would choose the same.
+    pub(super) fn again(mut self: Box<Self>, key: Option<Key>, n_items: usize) -> Option<Box<Warm>> {
+        let seats = usize::try_from(self.workers).unwrap_or(1).min(n_items).max(1);
         // Somebody has counted the CPUs for the last call's tasks: the next call's want to know anew.
-        let fresh = last.around.workers == seats && last.around.counted.get().is_none();
-        (fresh && key.is_some() && last.key == key).then_some(last)
+        let fresh = self.around.workers == seats && self.around.counted.get().is_none();
+        let same = key?.is_like(&self.key?);
+        self.key = key;
+        (fresh && same).then_some(self)
     }
 
     /// Keeps the choice, with a job that is over.

@@ -7,6 +7,7 @@ use std::ffi::c_ulong;
 
 const WORD_BITS: usize = c_ulong::BITS as usize;
 /// A mask of more CPUs than any kernel has: where looking for its size ends.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const MOST_CPUS: usize = 1 << 20;
 /// The size of glibc's `cpu_set_t`: enough at the first try on almost every machine.
 const USUAL_CPUS: usize = 1024;

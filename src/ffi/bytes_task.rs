@@ -137,11 +137,7 @@ impl Items {
         output.arena.begin();
         // SAFETY: the caller promised that the function may be called so, from this thread too.
         let call = || unsafe { (self.call)(self.needs.ctx, index, input.data, input.size, output) };
-        let mut code = contain(call, THREW);
-        if let (0, Some(error)) = (code, output.broken.take()) {
-            job::set_text(format!("its result is not whole: {}", error.message));
-            code = error.status.0;
-        }
+        let code = job::incomplete(contain(call, THREW), output.broken.take());
         if code == 0 {
             self.set_span(index, output.arena.end());
         } else {

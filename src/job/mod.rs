@@ -24,10 +24,10 @@ pub use claims::{Chunk, Claims};
 pub use elsewhere::{Ended, Loss, StopLine};
 pub use progress::{Progress, ProgressFn};
 pub use remote::Cargo;
-pub use run::{Seat, set_text, take_text};
+pub use run::{Seat, incomplete, set_text, take_text};
 pub use stream::Next;
 
-use crate::cpu::FloatMode;
+use crate::cpu::{FloatMode, nanoseconds};
 use crate::limits::ThreadLimit;
 use crate::message::{Around, Pieces};
 use crate::shared::{Mapping, Spare};
@@ -71,6 +71,7 @@ pub trait Task: Send + Sync {
     fn plural(&self) -> &'static str {
         "items"
     }
+
     /// What another process needs to run its items, or why it cannot.
     fn cargo(&self) -> Result<Cargo<'_>> {
         let why = "a call of this kind runs in its caller's process only";
@@ -128,6 +129,7 @@ pub trait Surroundings: Send + Sync {
 
     /// As what it is, for the room that made it.
     fn as_any(&self) -> &dyn Any;
+
     /// What a worker on `seat` of another process enters.
     fn describe(&self, seat: usize) -> Around;
 }
@@ -185,6 +187,10 @@ const UNTIDY: u32 = 4;
 /// The job as a whole has failed, not only an item whose error is collected.
 const FAILED: u32 = 8;
 
+/// A map of two items whose like began so short a time before is a quick one: it need not be timed. (With more items the first
+/// tells whether the others had better be shared.)
+const ROUTINE_NS: u64 = 2_000;
+
 /// The task that made a call, if one did: its job, whose cancellation is ours, and its seat.
 pub type Parent = Option<(Arc<Job>, usize)>;
 
@@ -198,6 +204,8 @@ pub struct Items {
     pub rules: Rules,
     /// Who wants to hear of progress.
     pub progress: Option<Progress>,
+    /// When the call began, by [`crate::cpu::ticks`].
+    pub started: u64,
 }
 
 /// What makes a [`Job`].
@@ -216,6 +224,8 @@ pub struct Plan {
     pub parent: Parent,
     /// Who wants to hear of progress.
     pub progress: Option<Progress>,
+    /// When the call began, by [`crate::cpu::ticks`].
+    pub started: u64,
 }
 
 impl Plan {
@@ -253,6 +263,8 @@ pub struct Job {
     begun: u64,
     /// Whether somebody wants to know of each item.
     watched: bool,
+    /// Whether the thread's last map was the same and went so quickly that this one need not be timed.
+    is_routine: bool,
     /// Read before every item, written once or twice in a job's life.
     flags: AtomicU32,
     claims: Claims,
@@ -275,6 +287,7 @@ impl Job {
             number: crate::trace::map_number(),
             begun: if plan.progress.is_some() { now() } else { 0 },
             watched: plan.is_watched(),
+            is_routine: false,
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),
             seats: Seats::new(plan.n_jobs),
@@ -295,8 +308,12 @@ impl Job {
     pub fn again(mut self: Arc<Self>, items: Items) -> std::result::Result<Arc<Job>, Items> {
         let Some(job) = Arc::get_mut(&mut self) else { return Err(items) };
         let plan = &mut job.plan;
-        let Items { task, n_items, rules, progress } = items;
-        (plan.task, plan.n_items, plan.rules, plan.progress) = (task, n_items, rules, progress);
+        let Items { task, n_items, rules, progress, started } = items;
+        let is_same = n_items == plan.n_items && task.site() == plan.task.site();
+        let since = nanoseconds(started.wrapping_sub(plan.started));
+        job.is_routine = is_same && n_items <= 2 && since < ROUTINE_NS;
+        (plan.task, plan.n_items, plan.rules, plan.progress, plan.started) =
+            (task, n_items, rules, progress, started);
         job.begin_anew();
         Ok(self)
     }

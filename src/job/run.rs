@@ -2,7 +2,7 @@
 
 use super::{Chunk, Ended, Job, Stay, Stream, UNTIDY, callsite, now};
 use crate::cpu::{nanoseconds, ticks};
-use crate::status::{ItemFate, Status};
+use crate::status::{Error, ItemFate, Status};
 use crate::trace::{self, What};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct Seat<'j> {
     /// The text of an item around this job, put aside while this job's own items run here.
     outer_text: Option<String>,
     stay: Option<Stay>,
+    /// Nobody else is in the job, nor will be while this lives: there is nobody to lock out.
+    is_alone: bool,
 }
 
 impl Seat<'_> {
@@ -33,13 +35,22 @@ impl Seat<'_> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.job.done.fetch_add(self.done.get(), Ordering::Relaxed);
+        match self.done.get() {
+            0 => {}
+            done if self.is_alone => {
+                self.job.done.store(self.job.done.load(Ordering::Relaxed) + done, Ordering::Relaxed);
+            }
+            done => self.job.count_done(done),
+        }
         if let Some(stay) = self.stay.take() {
             self.job.plan.around.leave(stay);
         }
         let outer = self.outer_text.take();
         let _ = TASK_TEXT.try_with(|text| text.replace(outer));
-        self.job.seats.give_back(self.number);
+        match self.is_alone {
+            true => self.job.seats.give_back_alone(),
+            false => self.job.seats.give_back(self.number),
+        }
     }
 }
 
@@ -51,6 +62,15 @@ pub fn take_text() -> Option<String> {
 /// Attaches a text to the failure that the task on this thread is returning.
 pub fn set_text(message: String) {
     let _ = TASK_TEXT.try_with(|text| text.replace(Some(message)));
+}
+
+/// The code of an item that returned `code`, where there was no room for all of its result: it fails, and says why, unless
+/// the task says more.
+pub fn incomplete(code: i32, broken: Option<Error>) -> i32 {
+    let Some(error) = broken else { return code };
+    let said = take_text().filter(|_| code != 0);
+    set_text(said.unwrap_or_else(|| format!("its result is not whole: {}", error.message)));
+    if code == 0 { error.status.0 } else { code }
 }
 
 impl Job {
@@ -79,7 +99,8 @@ impl Job {
 
     pub(super) fn sit_down(self: &Arc<Self>, number: usize) -> Seat<'_> {
         let stay = self.plan.around.enter(self, number);
-        Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay: Some(stay) }
+        let done = Cell::new(0);
+        Seat { job: self, number, done, outer_text: take_text(), stay: Some(stay), is_alone: false }
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
@@ -127,12 +148,13 @@ impl Job {
         Some((pace as u128 * self.n_items() as u128 / 1000).try_into().unwrap_or(u64::MAX))
     }
 
-    /// Works alone in a job that should take `expected` nanoseconds. False if it takes much longer, and others should help: chunks
+    /// Works alone in a job that nobody else is in, and that should take `expected` nanoseconds. False if it takes much longer, and others should help: chunks
     /// grow from one item, so that a function whose items have become slow is found out by the first of them.
     pub fn work_alone(self: &Arc<Self>, expected: u64) -> bool {
-        let Some(seat) = self.enter(0) else { return true };
-        let begin = ticks();
-        let (mut ran, mut next) = (0, 1);
+        let mut seat = self.sit_down(self.seats.take_alone());
+        seat.is_alone = true;
+        let (begin, mut next) = if self.is_routine { (0, self.n_items()) } else { (ticks(), 1) };
+        let mut ran = 0;
         while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_alone(next) } {
             self.run_chunk(&seat, chunk);
             ran += chunk.end - chunk.begin;

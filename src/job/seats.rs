@@ -47,6 +47,17 @@ impl Seats {
         None
     }
 
+    /// Takes the first seat, by the only thread that is in the job so far: without the price of a locked instruction.
+    pub(super) fn take_alone(&self) -> usize {
+        self.first.store(1, Ordering::Relaxed);
+        0
+    }
+
+    /// Gives it back before others have been asked to come.
+    pub(super) fn give_back_alone(&self) {
+        self.first.store(0, Ordering::Relaxed);
+    }
+
     /// Gives a seat back.
     pub(super) fn give_back(&self, seat: usize) {
         let bits = if seat < 64 { &self.first } else { &self.more[seat / 64 - 1] };

@@ -2,10 +2,13 @@
 //! apply to registered pools alone.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Never changes here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
+    /// Always 0.
+    pub loads: u64,
     /// Always 0.
     pub unloads: u64,
 }
@@ -25,7 +28,13 @@ impl Loaded {
 
 /// The same at each call.
 pub fn generation() -> Generation {
-    Generation { unloads: 0 }
+    Generation { loads: 0, unloads: 0 }
+}
+
+/// Guards nothing.
+pub fn walk_lock() -> MutexGuard<'static, ()> {
+    static WALK: Mutex<()> = Mutex::new(());
+    WALK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lists nothing.

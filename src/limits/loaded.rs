@@ -43,6 +43,11 @@ pub fn nothing_known() -> bool {
     nothing != 0 && nothing == packed(find::generation())
 }
 
+/// Whether that was so when somebody last looked.
+pub fn nothing_known_at_last_look() -> bool {
+    NOTHING.load(Ordering::Relaxed) != 0
+}
+
 /// The pools as last seen.
 pub fn last() -> Pools {
     lock().pools.clone()

@@ -72,6 +72,11 @@ pub fn nothing_to_limit() -> bool {
     loaded::nothing_known() || loaded::current().is_empty()
 }
 
+/// Whether no thread pool was known when it was last asked, by any thread. Those that are registered count at once.
+pub fn nothing_known_at_last_look() -> bool {
+    loaded::nothing_known_at_last_look()
+}
+
 /// The process-wide half of a map's limit: entered once, held for the whole map, ended by dropping it on any
 /// thread.
 pub fn enter_process(limit: Limit) -> ProcessLimit {

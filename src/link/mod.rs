@@ -26,6 +26,7 @@ pub mod socket;
 pub mod spawn;
 pub mod stream;
 
+use crate::message::Marks;
 use crate::shared::Shareable;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,17 +67,6 @@ pub mod state {
     pub const ALIVE: u32 = 0;
     /// It has waited long enough, and ends.
     pub const LEAVING: u32 = 1;
-}
-
-/// How far a chunk has come, for whoever must say what a dead worker was doing. Written by the worker alone, item by item:
-/// `begun` before the task is called, `ended` (Release, so that its output is seen by who sees the count) after it.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub struct Marks {
-    /// Items begun.
-    pub begun: AtomicU64,
-    /// Items ended.
-    pub ended: AtomicU64,
 }
 
 /// A request. Offsets are into the slot's area.

@@ -1,6 +1,6 @@
 //! Nameless files in memory, for what two processes both map.
 
-use crate::shared::{Mapping, within_file_limit};
+use crate::shared::{Mapping, nameless_file, within_file_limit};
 use crate::status::{Error, Result, Status};
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,20 +13,14 @@ fn refused(len: usize, what: &str, error: &io::Error) -> Error {
 
 /// A new file of `len` zeroes, and its mapping here.
 pub fn create(len: usize) -> Result<(OwnedFd, Mapping)> {
-    let refused = |what: &str| refused(len, what, &io::Error::last_os_error());
+    let refused = |what: &str, error: io::Error| refused(len, what, &error);
     within_file_limit(0, len)?;
-    // SAFETY: the name is nul-terminated; a new descriptor is nobody else's.
-    let file = unsafe {
-        let fd = libc::memfd_create(c"pb-worker".as_ptr(), libc::MFD_CLOEXEC);
-        if fd < 0 {
-            return Err(refused("memfd_create"));
-        }
-        OwnedFd::from_raw_fd(fd)
-    };
-    let length = libc::off_t::try_from(len).map_err(|_| refused("ftruncate"))?;
+    let file = nameless_file(c"pb-worker").map_err(|error| refused("memfd_create", error))?;
+    let too_large = |_| refused("ftruncate", io::Error::from_raw_os_error(libc::EFBIG));
+    let length = libc::off_t::try_from(len).map_err(too_large)?;
     // SAFETY: the descriptor is ours.
     if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {
-        return Err(refused("ftruncate"));
+        return Err(refused("ftruncate", io::Error::last_os_error()));
     }
     let mapping = Mapping::of_file(file.as_fd(), 0, len)?;
     Ok((file, mapping))

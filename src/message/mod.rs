@@ -5,12 +5,14 @@
 //! indexes have 64 bits. The decoder trusts nothing: every length is compared with what is left before it is used, so any
 //! bytes at all are either a message or an error (`tests/message.rs` feeds it broken ones).
 
+mod marks;
 mod parcel;
 mod pieces;
 mod reply;
 mod request;
 mod wire;
 
+pub use marks::Marks;
 pub use parcel::{pack, unpack};
 pub use pieces::Pieces;
 pub use reply::{Failure, Reply, Statuses};

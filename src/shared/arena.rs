@@ -5,10 +5,9 @@
 //! (an atomic in shared memory), so that no two ever write to the same place, and tells where its items lie by their place
 //! in the file.
 
-use super::{Mapping, no_memory, page, pages, within_file_limit};
+use super::{Mapping, nameless_file, no_memory, page, pages, system, within_file_limit};
 use crate::status::{Error, Result};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -68,14 +67,8 @@ impl ArenaFile {
     /// An empty one.
     pub fn new() -> Result<ArenaFile> {
         let end = Mapping::anonymous(size_of::<AtomicU64>())?;
-        // SAFETY: the name is nul-terminated; a new descriptor is nobody else's.
-        let file = unsafe {
-            let fd = libc::memfd_create(c"pb-results".as_ptr(), libc::MFD_CLOEXEC);
-            if fd < 0 {
-                return Err(no_memory(0, &format!("memfd_create: {}", io::Error::last_os_error())));
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
+        let refused = |error| no_memory(0, &format!("memfd_create: {error}"));
+        let file = nameless_file(c"pb-results").map_err(refused)?;
         Ok(ArenaFile { file, end })
     }
 
@@ -99,28 +92,16 @@ impl ArenaFile {
         let len = pages(len).ok_or_else(|| no_memory(len, "more than an address space holds"))?;
         let offset = self.end().fetch_add(len as u64, Ordering::Relaxed);
         within_file_limit(offset, len)?;
-        let fallocate = |mode| loop {
-            // SAFETY: the descriptor is ours; numbers only.
-            let failed =
-                unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset as i64, len as i64) } != 0;
-            let error = io::Error::last_os_error();
-            match failed {
-                false => return Ok(()),
-                true if error.kind() == io::ErrorKind::Interrupted => {}
-                true => return Err(no_memory(len, &error.to_string())),
-            }
-        };
-        fallocate(0)?;
+        system::allocate(self.file.as_fd(), offset, len)
+            .map_err(|error| no_memory(len, &error.to_string()))?;
         Ok((offset, Mapping::of_file(self.file.as_fd(), offset, len)?))
     }
 
     fn give_back(&self, offset: u64, len: usize) {
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let begin = offset.next_multiple_of(page() as u64);
         let len = (offset + len as u64).saturating_sub(begin);
         if len > 0 {
-            // SAFETY: the descriptor is ours; the range is that of bytes that were moved elsewhere.
-            unsafe { libc::fallocate(self.file.as_raw_fd(), mode, begin as i64, len as i64) };
+            system::give_back(self.file.as_fd(), begin, len);
         }
     }
 }

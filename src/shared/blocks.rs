@@ -4,11 +4,11 @@
 //! the descriptor and map it themselves. Any part of the library may ask whether an array lies in a block ([`find`]).
 //! One lock guards the list; it is held over forks, so that a child finds it free and the list whole.
 
-use super::{Mapping, no_memory, page, within_file_limit};
+use super::{Mapping, nameless_file, no_memory, system, within_file_limit};
 use crate::status::{Error, Result, Status};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -65,7 +65,7 @@ pub fn alloc(size: usize) -> Result<*mut u8> {
         return Err(Error::invalid("a shared block of 0 bytes: size must be at least 1"));
     }
     // Pages are given when they are touched, so the system itself would take a size that it can never give.
-    let most = memory();
+    let most = system::memory();
     if size > most {
         return Err(no_memory(size, &format!("this machine has {most}, swap included")));
     }
@@ -77,8 +77,7 @@ pub fn alloc(size: usize) -> Result<*mut u8> {
 
 impl Block {
     fn new(size: usize) -> Result<Block> {
-        let refused = |what: &str| {
-            let error = io::Error::last_os_error();
+        let refused = |what: &str, error: io::Error| {
             let advice = match error.raw_os_error() {
                 Some(libc::EMFILE) => {
                     "; each block holds a file descriptor: allocate fewer, larger blocks, or raise `ulimit -n`"
@@ -87,19 +86,12 @@ impl Block {
             };
             no_memory(size, &format!("{what}: {error}{advice}"))
         };
-        // SAFETY: the name is nul-terminated; a new descriptor is nobody else's.
-        let file = unsafe {
-            let fd = libc::memfd_create(c"pb-shared".as_ptr(), libc::MFD_CLOEXEC);
-            if fd < 0 {
-                return Err(refused("memfd_create"));
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
+        let file = nameless_file(c"pb-shared").map_err(|error| refused("memfd_create", error))?;
         within_file_limit(0, size)?;
         let length = libc::off_t::try_from(size).map_err(|_| no_memory(size, "too large for a file"))?;
         // SAFETY: the descriptor is ours.
         if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {
-            return Err(refused("ftruncate"));
+            return Err(refused("ftruncate", io::Error::last_os_error()));
         }
         let mapping = Mapping::of_file(file.as_fd(), 0, size)?;
         static BLOCKS_MADE: AtomicU64 = AtomicU64::new(1);
@@ -136,22 +128,9 @@ pub fn is_alive(id: u64) -> bool {
     lock().values().any(|block| block.id == id)
 }
 
-/// Bytes of memory and swap; no limit where the system does not tell.
-fn memory() -> usize {
-    // SAFETY: all zeroes is a value, and the call writes into it.
-    let info = unsafe {
-        let mut info: libc::sysinfo = std::mem::zeroed();
-        if libc::sysinfo(&mut info) != 0 {
-            return usize::MAX;
-        }
-        info
-    };
-    let bytes = (info.totalram + info.totalswap).saturating_mul(u64::from(info.mem_unit));
-    usize::try_from(bytes).map_or(usize::MAX, |bytes| bytes.max(page()))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::page;
     use super::*;
 
     #[test]

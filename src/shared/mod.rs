@@ -6,10 +6,17 @@
 mod arena;
 mod blocks;
 mod spare;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod system;
+#[cfg(not(target_os = "linux"))]
+#[path = "nothing.rs"]
+mod system;
 
 pub use arena::{Arena, ArenaFile, Output, Span};
 pub use blocks::{Place, alloc, find, fork_guard, free, is_alive};
 pub use spare::{Spare, borrow, forget_in_child, fork_guard as spare_fork_guard, release_all};
+pub use system::nameless_file;
 
 use crate::status::{Error, Result, Status};
 use std::io;
@@ -171,16 +178,12 @@ const WORTH_POPULATING: usize = 64 << 10;
 /// Shared pages are asked for as if to be read: then one fault maps all present ones of sixteen (0.06 µs a page, against 0.15
 /// to 0.3 as if to be written), and maps them writable, since nobody keeps count of writes to memory without a disk behind it.
 pub fn populate(address: usize, len: usize, owner: Owner) {
-    const MADV_POPULATE_READ: i32 = 22;
-    const MADV_POPULATE_WRITE: i32 = 23;
     if len < WORTH_POPULATING {
         return;
     }
-    let advice = if owner == Owner::Shared { MADV_POPULATE_READ } else { MADV_POPULATE_WRITE };
     let begin = address.next_multiple_of(page());
     let end = (address + len) / page() * page();
-    // SAFETY: populating changes no content, and fails where nothing is mapped.
-    unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(begin), end - begin, advice) };
+    system::populate(begin, end - begin, owner == Owner::Own);
 }
 
 /// Whether this process may have a file with `len` bytes from `offset` on. One beyond RLIMIT_FSIZE would not only be refused:

@@ -3,8 +3,7 @@
 use super::Surface;
 use super::held::Watch;
 use crate::job::{self, Chunk, Task};
-use crate::link::Marks;
-use crate::message::{Data, Failure, Kind, Pieces, Reply, Request, Statuses, pack, unpack};
+use crate::message::{Data, Failure, Kind, Marks, Pieces, Reply, Request, Statuses, pack, unpack};
 use crate::shared::{Arena, Output, Span};
 use crate::status::{Error, Result, Status};
 use std::ffi::c_void;
@@ -217,13 +216,7 @@ impl Items {
         let place: *mut Output = &mut *output;
         // SAFETY: the function is a task of bytes; the input lies in the request, the output is this item's alone.
         let code = contain(|| unsafe { call(ctx, self.begin + item, input as *const c_void, size, place) });
-        let code = match output.broken.take() {
-            Some(error) if code == 0 => {
-                job::set_text(format!("its result is not whole: {}", error.message));
-                error.status.0
-            }
-            _ => code,
-        };
+        let code = job::incomplete(code, output.broken.take());
         let span = if code == 0 {
             output.arena.end()
         } else {

@@ -20,8 +20,7 @@ pub use items::BytesCall;
 use crate::context::TaskSurroundings;
 use crate::job::{Chunk, Job, Plan, Rules};
 use crate::limits::{self, Limit, ProcessLimit};
-use crate::link::Marks;
-use crate::message::{Failure, Kind, Pieces, Reply, Request};
+use crate::message::{Failure, Kind, Marks, Pieces, Reply, Request};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use items::{Buffer, Items};
@@ -166,6 +165,7 @@ fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings) -> Plan 
         around: Arc::new(around),
         parent: None,
         progress: None,
+        started: 0,
     }
 }
 

@@ -6,9 +6,9 @@
 use super::memory::{Memory, range};
 use super::{Handler, Surface, Worker};
 use crate::link::{
-    self, AREA, BELLS, Bell, Control, Marks, SLOTS, Slot, WORKER_ARGUMENT, WORKER_SOCKET, socket, state,
+    self, AREA, BELLS, Bell, Control, SLOTS, Slot, WORKER_ARGUMENT, WORKER_SOCKET, socket, state,
 };
-use crate::message::{Pieces, Reply};
+use crate::message::{Marks, Pieces, Reply};
 use crate::process;
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};

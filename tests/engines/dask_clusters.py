@@ -1,6 +1,7 @@
 """Dask clusters on 127.0.0.1: scheduler and workers are processes of their own, as `dask scheduler` and `dask worker` start them."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -25,6 +26,11 @@ def wait_until(condition, what, patience=30):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {patience} s: {what}")
         time.sleep(0.01)
+
+
+def _die_with_parent():
+    """Between fork and exec: nothing is left behind, however the tests end."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class DaskCluster:
@@ -60,7 +66,7 @@ class DaskCluster:
         environment = {**os.environ, **self._environment, "DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "%(message)s"}
         process = subprocess.Popen(
             [*command, *map(str, arguments)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
-            cwd=self.folder, start_new_session=True,
+            cwd=self.folder, start_new_session=True, preexec_fn=_die_with_parent,
         )
         self.processes.append(process)
         return process

@@ -108,6 +108,7 @@ static int ctx(char **arguments) {
         expected += big->words[i] = i * 2654435761u;
     pb_map_options options = {.struct_size = sizeof options};
     options.ctx_size = sizeof *big + count * 8;
+    options.retries = 3;
     const double began = seconds();
     const pb_status status = pb_parallel_map(sum_ctx, big, n, NULL, 0, out, sizeof *out, &options);
     size_t wrong = 0;
@@ -222,9 +223,8 @@ static int32_t reply_bytes(void *ctx, size_t index, const void *input, size_t si
     memset(block, 'y', sizeof block);
     for (size_t left = *(const size_t *)ctx; left > 0;) {
         const size_t some = left < sizeof block ? left : sizeof block;
-        const pb_status status = pb_output_write(output, block, some);
-        if (status != PB_OK)
-            return status;
+        if (pb_output_write(output, block, some) != PB_OK)
+            return 0; /* the item fails with that */
         left -= some;
     }
     return 0;

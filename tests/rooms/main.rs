@@ -44,7 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("backends", &["job", "limits", "cpu"]),
     ("job", &["limits", "cpu", "message", "shared", "tasks"]),
     // What a caller and its worker processes have in common.
-    ("link", &["process", "shared"]),
+    ("link", &["message", "process", "shared"]),
     ("message", &["tasks"]),
     ("tasks", &[]),
     ("limits", &[]),

@@ -228,6 +228,17 @@ TEST(maps_inside_tasks_run_on_threads_of_the_rank) {
     CHECK_OK(pb_pop_backend(scope));
 }
 
+TEST(workers_cannot_give_work_to_ranks_and_stay) {
+    int32_t statuses[6];
+    const pb_scope scope = use_mpi(0);
+    for (int round = 0; round < 2; ++round) {
+        CHECK_OK(pb_parallel_map(use_mpi_in_task, NULL, 6, NULL, 0, statuses, sizeof *statuses, NULL));
+        for (int i = 0; i < 6; ++i)
+            CHECK_INT(PB_ERR_BACKEND_UNAVAILABLE, statuses[i]);
+    }
+    CHECK_OK(pb_pop_backend(scope));
+}
+
 TEST(a_default_backend_may_be_mpi) {
     int64_t inputs[N] = {0}, outputs[N];
     CHECK_OK(pb_set_default_backend("mpi", 2, 0, NULL));
@@ -273,6 +284,7 @@ int main(int argc, char **argv) {
     RUN(cancelling_one_map_leaves_the_other_alone);
     RUN(a_task_beyond_its_time_is_late);
     RUN(maps_inside_tasks_run_on_threads_of_the_rank);
+    RUN(workers_cannot_give_work_to_ranks_and_stay);
     RUN(a_default_backend_may_be_mpi);
     RUN(after_a_shutdown_there_is_no_second_beginning);
     return check_result();

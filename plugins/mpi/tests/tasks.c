@@ -1,3 +1,4 @@
+/* The tasks of tasks.h. */
 #include "tasks.h"
 
 #include <signal.h>
@@ -89,6 +90,13 @@ TASK(nested) {
     out[1] = pb_effective_n_jobs(-1);
     out[2] = squares[0][1];
     return 0;
+}
+
+TASK(use_mpi_in_task) {
+    (void)ctx, (void)index, (void)input;
+    pb_scope scope;
+    *(int32_t *)output = pb_push_backend("mpi", 0, 0, NULL, &scope);
+    return pb_shutdown();
 }
 
 TASK(die) {

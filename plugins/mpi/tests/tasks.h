@@ -29,6 +29,8 @@ TASK(tell_and_wait);
 TASK(nested);
 /* Kills its own process; item 0 only. */
 TASK(die);
+/* Uses the backend on a worker, and shuts down there; output: int32 the status of the first. */
+TASK(use_mpi_in_task);
 /* Output of the sizes that inputs say. */
 __attribute__((visibility("default"))) int32_t repeat(void *ctx, size_t index, const void *input, size_t size,
                                                       pb_output *output);

@@ -49,6 +49,8 @@ pub(super) mod patience {
 pub(super) enum Phase {
     Starting,
     Ready(Arc<Ready>),
+    /// It has ended as it was asked to.
+    Gone,
     Over(Error),
 }
 
@@ -122,28 +124,30 @@ impl Bridge {
     /// Whether a call with these parameters may use it.
     pub fn serves(&self, params: &Params) -> bool {
         let state = self.state();
-        self.params == *params && !state.leaving && !matches!(state.phase, Phase::Over(_))
+        self.params == *params && !state.leaving && matches!(state.phase, Phase::Starting | Phase::Ready(_))
     }
 
     /// Whether nothing of it is left but this.
     pub fn is_gone(&self) -> bool {
-        let is_over = matches!(self.state().phase, Phase::Over(_));
+        let is_over = matches!(self.state().phase, Phase::Gone | Phase::Over(_));
         is_over && locked(&self.thread).as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// The session is over, for all who use it.
-    pub(super) fn declare_over(&self, error: Error) {
+    /// The session is over, for all who use it. `None`: as we have asked, and nobody uses it.
+    pub(super) fn declare_over(&self, error: Option<Error>) {
         let mut state = self.state();
-        for inbox in std::mem::take(&mut state.calls).into_values() {
-            inbox.put(Event::Over(error.clone()));
+        if let Some(error) = &error {
+            for inbox in std::mem::take(&mut state.calls).into_values() {
+                inbox.put(Event::Over(error.clone()));
+            }
         }
-        state.phase = Phase::Over(error);
+        state.phase = error.map_or(Phase::Gone, Phase::Over);
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Waits until the session can be used, or is known to be of no use.
-    pub fn wait(&self) -> Result<Arc<Ready>> {
+    /// Waits until the session can be used, or is known to be of no use. `None`: it was shut down, and another one may do.
+    pub fn wait(&self) -> Result<Option<Arc<Ready>>> {
         // The thread has a limit of its own; this one is for a thread that the system does not let run.
         let most = self.params.start + 2 * patience::START_MARGIN;
         let state = self.state();
@@ -152,7 +156,8 @@ impl Bridge {
             .wait_timeout_while(state, most, |state| matches!(state.phase, Phase::Starting))
             .unwrap_or_else(PoisonError::into_inner);
         match &state.phase {
-            Phase::Ready(ready) => Ok(ready.clone()),
+            Phase::Ready(ready) => Ok(Some(ready.clone())),
+            Phase::Gone => Ok(None),
             Phase::Over(error) => Err(error.clone()),
             Phase::Starting => Err(self.silent_at_start()),
         }

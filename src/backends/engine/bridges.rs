@@ -3,6 +3,7 @@
 //! One lock guards the list; it is held over forks. Bridges are waited for without it.
 
 use super::bridge::Bridge;
+use super::frames::Ready;
 use super::params::Params;
 use crate::status::Result;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,24 +14,30 @@ fn lock() -> MutexGuard<'static, Vec<Arc<Bridge>>> {
     BRIDGES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bridge with these parameters, ready for calls; starts one, if there is none.
-pub fn get(params: &Params) -> Result<Arc<Bridge>> {
+/// A bridge with these parameters and what it has said of its engine; starts one, if there is none.
+pub fn get(params: &Params) -> Result<(Arc<Bridge>, Arc<Ready>)> {
+    // One that is shut down while we wait for it is no reason to fail.
+    loop {
+        let bridge = find_or_start(params)?;
+        if let Some(ready) = bridge.wait()? {
+            return Ok((bridge, ready));
+        }
+    }
+}
+
+fn find_or_start(params: &Params) -> Result<Arc<Bridge>> {
     let mut bridges = lock();
     let (gone, kept) = bridges.drain(..).partition::<Vec<_>, _>(|bridge| bridge.is_gone());
     *bridges = kept;
-    let bridge = match bridges.iter().find(|bridge| bridge.serves(params)).cloned() {
-        Some(bridge) => bridge,
-        None => {
-            let bridge = Bridge::start(params)?;
-            bridges.push(bridge.clone());
-            bridge
-        }
-    };
+    let found = bridges.iter().find(|bridge| bridge.serves(params)).cloned();
+    let bridge = found.map_or_else(|| Bridge::start(params), Ok)?;
+    if !bridges.iter().any(|other| Arc::ptr_eq(other, &bridge)) {
+        bridges.push(bridge.clone());
+    }
     drop(bridges);
     for bridge in &gone {
         bridge.join();
     }
-    bridge.wait()?;
     Ok(bridge)
 }
 

@@ -34,27 +34,27 @@ impl Bridge {
     pub(super) fn live(&self, theirs: OwnedFd) {
         let (mut child, mut tail) = match self.spawn(theirs) {
             Ok(started) => started,
-            Err(error) => return self.declare_over(error),
+            Err(error) => return self.declare_over(Some(error)),
         };
         let with_tail = |error: Error, tail: &Tail| Error { message: error.message + &tail.quote(), ..error };
         match self.listen(&child, &mut tail) {
             // Who waits need not wait for the funeral.
             Ok(End::Fatal(error)) => {
-                self.declare_over(with_tail(error, &tail));
+                self.declare_over(Some(with_tail(error, &tail)));
                 bury(&mut child, patience::FAREWELL);
             }
             Err(error) => {
-                self.declare_over(with_tail(error, &tail));
+                self.declare_over(Some(with_tail(error, &tail)));
                 bury(&mut child, Duration::ZERO);
             }
             Ok(End::Asked) => {
                 bury(&mut child, patience::LAST_BREATH);
-                self.declare_over(Error::new(Status::ERR_BACKEND_UNAVAILABLE, "the bridge was shut down"));
+                self.declare_over(None);
             }
             Ok(End::Died) => {
                 let exit = bury(&mut child, patience::LAST_BREATH);
                 tail.read();
-                self.declare_over(with_tail(self.death(&child, &exit), &tail));
+                self.declare_over(Some(with_tail(self.death(&child, &exit), &tail)));
             }
         }
     }

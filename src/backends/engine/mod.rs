@@ -87,7 +87,8 @@ struct Open {
 
 impl Session for Open {
     fn max_n_jobs(&self) -> Result<Option<i32>> {
-        let (slots, _) = bridges::get(&self.params)?.slots();
+        let (bridge, _) = bridges::get(&self.params)?;
+        let (slots, _) = bridge.slots();
         // Where there are none now, chunks that wait may bring some (adaptive clusters).
         Ok(Some(i32::try_from(slots).unwrap_or(i32::MAX).max(1)))
     }
@@ -100,8 +101,7 @@ impl Session for Open {
         call::check(self.params.kind, job)?;
         // A bridge may end between the look at it and the call: of old age, or with its engine.
         loop {
-            let bridge = bridges::get(&self.params)?;
-            let ready = bridge.wait()?;
+            let (bridge, ready) = bridges::get(&self.params)?;
             if let Some(line) = bridge.open(job.call()) {
                 return call::Call::new(job, line, ready, &self.params, self.n_jobs)?.run();
             }

@@ -29,8 +29,15 @@ pub struct Variable {
 }
 
 /// The variables that the library reads, besides those of `threading`.
-const READ: [&str; 6] =
-    ["PB_BACKEND", "PB_INNER_MAX_NUM_THREADS", "PB_MAX_CPU_COUNT", "PB_N_JOBS", "PB_PLUGIN_PATH", "PB_TRACE"];
+const READ: [&str; 7] = [
+    "PB_BACKEND",
+    "PB_INNER_MAX_NUM_THREADS",
+    "PB_MAX_CPU_COUNT",
+    "PB_MPI_PLUGIN",
+    "PB_N_JOBS",
+    "PB_PLUGIN_PATH",
+    "PB_TRACE",
+];
 
 pub fn gather() -> Report {
     let cpus = cpu::report();
