@@ -5,7 +5,7 @@
 #   make test      everything that must pass
 #   make bench     measure against other runtimes, write benches/results (about 6 minutes, on a machine at rest)
 #   make bench-processes   its last part: worker processes against Python's fork pool, loky, joblib and R's mclapply (a minute)
-#   make bench-engines     maps on Dask and Ray, against clients of these written by hand (6 minutes)
+#   make bench-engines     maps on Dask, Ray and MPI, against clients of these written by hand (8 minutes)
 #   make check     formats, lints, and that the header, symbols and versions agree
 #   make install   PREFIX=/usr/local (DESTDIR is respected)
 #   make header    generate include/parallel_backend.h after a change in src/ffi
@@ -139,7 +139,7 @@ bench-processes: setup-bench local-install
 	.venv/bin/python -B benches/processes/run
 
 bench-engines: setup-engines local-install
-	$(stage) "clusters of Dask and Ray"
+	$(stage) "clusters of Dask, Ray and MPI"
 	.venv/bin/python -B benches/engines/run
 
 build/benches: local-install
