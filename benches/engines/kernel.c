@@ -1,8 +1,9 @@
-/* The work that the rows of benches/engines measure: the same native code under the library and under a hand-written client.
- * Time is the thread's own CPU time, so that a worker that waits for its CPU does not count as one that works. */
+/* The work that the rows of benches/engines measure: the same native code under the library and under a
+ * hand-written client. Time is the thread's own CPU time, so that a worker that waits for its CPU does not
+ * count as one that works. */
 #define _GNU_SOURCE
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <time.h>
 
 static double cpu_seconds(void) {

@@ -361,8 +361,10 @@ async def _serve(sock):
 def main(fd):
     """Serves the library at the other end of the socket `fd`. Gives the process's exit code."""
     sock = socket.socket(fileno=fd)
-    code = asyncio.run(_serve(sock))
-    # Threads of an engine that are still at work must not keep the process.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    code = loop.run_until_complete(_serve(sock))
+    # No waiting for what an engine has left: its tasks here, and threads that are still at work.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -232,8 +232,8 @@ class Cluster:
 
     async def close(self):
         with contextlib.suppress(Exception):
-            if self.client is not None:
-                # Fast: what it waits for otherwise is a scheduler that may be gone.
+            # One that is not connected would wait for a scheduler that is not there; the process is about to end.
+            if self.is_connected():
                 await asyncio.wait_for(self.client._close(fast=True), 3)
         with contextlib.suppress(Exception):
             if self._local is not None:

@@ -190,19 +190,26 @@ class DaskEngine(engine.Engine):
             self._letting_go = None
 
     async def _follow(self, flight, future):
-        """Awaits a chunk's outcome."""
+        """Sees a chunk through: whatever happens, it is answered."""
+        try:
+            await self._await(flight, future)
+        except Exception as error:
+            self._over(flight)
+            text = f"the bridge has a defect: {type(error).__name__}: {error}"
+            self.events.failed(flight.call, "PB_ERR_INTERNAL", text)
+
+    async def _await(self, flight, future):
         try:
             outcome = await future
         except (asyncio.CancelledError, concurrent.futures.CancelledError) as error:
             if not (flight.is_over or self._is_closing):
                 await self._was_cancelled(flight, error)
-            return
         except Exception as error:
             if not flight.is_over:
                 await self._erred(flight, error)
-            return
-        if not flight.is_over:
-            await self._returned(flight, outcome)
+        else:
+            if not flight.is_over:
+                await self._returned(flight, outcome)
 
     def _over(self, flight):
         flight.is_over = True

@@ -24,7 +24,8 @@ class Cluster:
     """The cluster that an address means: `local`, `auto`, or host:port."""
 
     def __init__(self, address):
-        self.address = address or os.environ.get("RAY_ADDRESS") or "local"
+        known = os.environ.get("RAY_ADDRESS")
+        self.address = known or address or "local" if address in (None, "", "auto") else address
         self._folder = None
         self._ray = None
 

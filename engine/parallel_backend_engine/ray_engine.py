@@ -27,7 +27,8 @@ LEAST = 0.2
 # The part of engine.CANCEL_GRACE that is for killing workers whose tasks do not listen.
 FORCE_GRACE = 1.5
 CHUNK_BYTES = 8 << 20
-CREDIT = 64 << 20
+# Bytes on their way: as many for each slot as keep it busy, within what the driver can hold.
+CREDIT, CREDIT_MOST = 64 << 20, 1 << 30
 
 
 def task_function(shim_source, worker_source, name):
@@ -89,7 +90,8 @@ class RayEngine(engine.Engine):
         sources = [module.__loader__.get_source(module.__name__) for module in (shim, ray_worker)]
         name = "_pb_ray_" + hashlib.sha256("".join(sources).encode()).hexdigest()[:16]
         self._task = self._ray.remote(num_cpus=1, max_retries=0)(task_function(*sources, name))
-        return engine.Ready(self._ray.__version__, self._slots, SLOT_COST, LEAST, CHUNK_BYTES, CREDIT)
+        credit = min(max(CREDIT, self._slots << 20), CREDIT_MOST)
+        return engine.Ready(self._ray.__version__, self._slots, SLOT_COST, LEAST, CHUNK_BYTES, credit)
 
     # ---- the cluster ----------------------------------------------------------------------------------------------------
 

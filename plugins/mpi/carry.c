@@ -1,3 +1,4 @@
+/* Frames over MPI: carry.h has the meaning. */
 #define _POSIX_C_SOURCE 200809L
 #include "carry.h"
 

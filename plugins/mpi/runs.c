@@ -1,3 +1,5 @@
+/* The manager's books (runs.h): who works for which map, what goes to whom next, what came back. Every
+ * function here runs on the thread that leads. */
 #define _POSIX_C_SOURCE 200809L
 #include "runs.h"
 #include "world.h"

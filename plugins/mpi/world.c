@@ -1,3 +1,4 @@
+/* This process as a rank: world.h. */
 #define _POSIX_C_SOURCE 200809L
 #include "world.h"
 

@@ -1,6 +1,6 @@
-/* The tasks of the engine tests, in a shared library as a cluster's workers need it, and the maps that call them:
- *     engine_maps BACKEND PARAMS SCENARIO [ARGUMENT ...]
- * A scenario prints what came of its map; the tests read that. */
+/* The tasks of the engine tests, in a shared library as a cluster's workers need it, and the maps that call
+ * them: engine_maps BACKEND PARAMS SCENARIO [ARGUMENT ...] A scenario prints what came of its map; the tests
+ * read that. */
 #include <parallel_backend.h>
 
 #include <errno.h>
@@ -120,7 +120,8 @@ static int ctx(char **arguments) {
     return report(status, began);
 }
 
-/* ---- die MARKER RETRIES [COLLECT]: item 3 kills its worker; once, if MARKER is a path; always, if it is "always" ---- */
+/* ---- die MARKER RETRIES [COLLECT]: item 3 kills its worker; once, if MARKER is a path; always, if it is
+ * "always" ---- */
 
 struct die {
     char marker[256];
@@ -164,8 +165,9 @@ static int die(char **arguments) {
     return report(status, began);
 }
 
-/* ---- hold FOLDER ITEMS [CANCEL]: each item notes in FOLDER that it has begun and runs until there is a file "release" or its
- * map is cancelled, and notes that it has ended. With CANCEL the map is cancelled once an item has begun. ---- */
+/* ---- hold FOLDER ITEMS [CANCEL]: each item notes in FOLDER that it has begun and runs until there is a file
+ * "release" or its map is cancelled, and notes that it has ended. With CANCEL the map is cancelled once an
+ * item has begun. ---- */
 
 struct hold {
     char folder[256];
@@ -282,7 +284,8 @@ static int once(char **arguments) {
     return report(pb_parallel_map(square, NULL, 4, in, 8, out, 8, &options), began);
 }
 
-/* ---- fence FOLDER: a map that must not run an item twice; each notes in FOLDER that it begins, and item 3 kills its worker ---- */
+/* ---- fence FOLDER: a map that must not run an item twice; each notes in FOLDER that it begins, and item 3
+ * kills its worker ---- */
 
 static int32_t note_and_die(void *ctx, size_t index, const void *input, void *output) {
     (void)input, (void)output;
@@ -308,8 +311,8 @@ static int fence(char **arguments) {
 static const struct {
     const char *name;
     int (*run)(char **arguments);
-} scenarios[] = {{"squares", squares}, {"twice", twice}, {"ctx", ctx},       {"die", die},
-                 {"hold", hold},       {"bytes", bytes}, {"shares", shares}, {"once", once}, {"fence", fence}};
+} scenarios[] = {{"squares", squares}, {"twice", twice},   {"ctx", ctx},   {"die", die},    {"hold", hold},
+                 {"bytes", bytes},     {"shares", shares}, {"once", once}, {"fence", fence}};
 
 /* The program. argv as main's; `pid` is printed first so that tests can find its bridge. */
 int engine_maps(int argc, char **argv) {

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -14,7 +15,11 @@ import venv
 from pathlib import Path
 
 from dask_clusters import DaskCluster, wait_until
-from programs import HERE, Programs, Run, children, is_alive
+from programs import HERE, PREFIX, ROOT, Programs, Run, children, is_alive
+
+sys.path.insert(0, str(ROOT / "engine"))
+from parallel_backend_engine import frames  # noqa: E402
+from tests.host import Host  # noqa: E402
 
 programs = maps = cluster = None
 
@@ -142,7 +147,7 @@ class Maps(Case):
 class Shipping(Case):
     def elsewhere(self, **more):
         """A cluster whose workers do not see the files of this test."""
-        environment = {"PB_TEST_HIDE": f"{programs.folder}:{os.environ.get('PB_TEST_PREFIX', HERE.parent.parent / 'build')}"}
+        environment = {"PB_TEST_HIDE": f"{programs.folder}:{PREFIX}"}
         return self.cluster(workers=1, environment=environment, options=["--preload", HERE / "hide.py"], **more)
 
     def test_libraries_are_sent_to_workers_that_lack_them(self):
@@ -156,6 +161,11 @@ class Shipping(Case):
     def test_a_worker_that_is_started_again_finds_them(self):
         far = self.elsewhere()
         self.good(self.run_maps(far.params(), "die", self.folder / "marker", 1))
+
+    def test_where_the_package_is_installed_nothing_is_uploaded(self):
+        ready = self.cluster(workers=1, environment={"PYTHONPATH": str(ROOT / "engine"), "PYTHONDONTWRITEBYTECODE": "1"})
+        self.good(self.run_maps(ready.params(), "squares"))
+        self.assertNotIn("_pb_worker", ready.logs())
 
     def test_without_a_cache_the_text_says_what_to_do(self):
         far = self.elsewhere()
@@ -289,7 +299,7 @@ class Starts(Case):
     def test_a_wrong_address(self):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            params = f"address=tcp://127.0.0.1:{free.getsockname()[1]};start_timeout=3"
+            params = f"address=tcp://127.0.0.1:{free.getsockname()[1]};start_timeout=2"
             found = self.run_maps(params, "squares")
         self.assertIn(found["status"], ("PB_ERR_BACKEND_UNAVAILABLE", "PB_ERR_TIMEOUT"), found)
         self.assertIn("no Dask scheduler at tcp://127.0.0.1:", found["text"])
@@ -303,7 +313,7 @@ class Starts(Case):
             silent.bind(("127.0.0.1", 0))
             silent.listen()
             began = time.monotonic()
-            params = f"address=tcp://127.0.0.1:{silent.getsockname()[1]};start_timeout=3"
+            params = f"address=tcp://127.0.0.1:{silent.getsockname()[1]};start_timeout=2"
             found = self.run_maps(params, "squares")
         self.bad(found, "PB_ERR_TIMEOUT", "tcp://127.0.0.1:")
         self.assertLess(time.monotonic() - began, 15)
@@ -327,6 +337,20 @@ class Starts(Case):
 
     def test_an_unknown_parameter(self):
         self.bad(self.run_maps("address=local;colour=red", "squares"), "PB_ERR_INVALID_ARGUMENT", "colour")
+
+
+class Versions(Case):
+    def test_a_worker_with_another_version_says_so(self):
+        with Host() as host:
+            library = str(next(PREFIX.glob("**/libparallel_backend.so")))
+            options = {"scheduler_file": str(cluster.scheduler_file)}
+            self.assertEqual(host.hello("dask", options, library=library, version="9.9.9").kind, frames.READY)
+            host.call(77)
+            host.submit(77, [b"a chunk"])
+            failed = host.expect(frames.FAILED).meta
+        self.assertEqual(failed["status"], "PB_ERR_ABI", failed)
+        for part in ("tcp://127.0.0.1:", "the caller has 9.9.9", "restart the workers"):
+            self.assertIn(part, failed["text"])
 
 
 class Security(Case):

@@ -158,7 +158,7 @@ class Ends(OnRay):
 
 class Refusals(OnRay):
     def refused(self, params, status, *parts, environment=None):
-        run = Run(maps, "ray", params, "squares", environment=environment)
+        run = Run(maps, "ray", params, "once", environment=environment)
         self.addCleanup(run.kill)
         self.fails(run.finish(), status, *parts)
 

@@ -1,3 +1,4 @@
+/* The tasks of tasks.h. */
 #include "tasks.h"
 
 #include <signal.h>

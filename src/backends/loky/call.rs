@@ -222,7 +222,7 @@ impl<'a> Call<'a> {
                             return Ok(moved);
                         }
                         // All are lent to others, and one of ours is needed to get on.
-                        self.executor.wait();
+                        self.executor.wait(self.stations.len());
                         continue;
                     }
                     Err(error) => {

@@ -107,11 +107,11 @@ impl Executor {
         started.map(Some)
     }
 
-    /// Waits until a worker was given back, or for a while.
-    pub fn wait(&self) {
+    /// Waits until a call that wants `wanted` workers can borrow or start one, or for a while.
+    pub fn wait(&self, wanted: usize) {
         let crews = lock();
         let _ = GIVEN_BACK.wait_timeout_while(crews, Duration::from_millis(100), |crews| {
-            self.crew(crews).is_some_and(|crew| crew.idle.is_empty())
+            self.crew(crews).is_some_and(|crew| crew.idle.is_empty() && crew.total >= wanted)
         });
     }
 
