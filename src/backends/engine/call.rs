@@ -66,6 +66,7 @@ pub struct Call<'a> {
     sent: u64,
     /// A chunk that waits for credit.
     held: Option<Parcel>,
+    begun: Instant,
     /// When something was last heard of a chunk, or the first one was sent.
     heard: Instant,
 }
@@ -130,6 +131,7 @@ impl<'a> Call<'a> {
             bytes: 0,
             sent: 0,
             held: None,
+            begun: Instant::now(),
             heard: Instant::now(),
         };
         call.announce(&cargo)?;
@@ -223,6 +225,10 @@ impl<'a> Call<'a> {
         loop {
             let on_their_way = self.flights.len() + parcels.len();
             if on_their_way >= if self.sizes.is_probing() { width.min(window) } else { window } {
+                break;
+            }
+            let sent = self.sent as usize + parcels.len();
+            if on_their_way > 0 && sent >= self.sizes.most_sent(self.begun.elapsed().as_secs_f64(), width) {
                 break;
             }
             let held = self.held.take();

@@ -56,7 +56,6 @@ impl Kind {
                 "tls_ca",
                 "tls_cert",
                 "tls_key",
-                "workers",
             ],
             Kind::Ray => {
                 &["address", "engine_timeout", "idle_timeout", "python", "stall_timeout", "start_timeout"]

@@ -7,6 +7,9 @@
 //! together: at most what is left divided by `2 W` (guided self-scheduling, Polychronopoulos and Kuck 1987), but not so small
 //! that the scheduler would be the one that everybody waits for.
 //!
+//! While chunks still grow, no more are sent than the scheduler can have taken by now, and what it takes in `least`: those
+//! that waited there would be of yesterday's size.
+//!
 //! Two chunks a slot, and two more, are on their way: while one runs the next one waits beside it. Where the map may use fewer
 //! workers than there are slots, exactly that many are: no other way keeps the engine from running more at once.
 
@@ -63,6 +66,21 @@ impl Sizes {
         self.batch == 0 && self.largest == 0
     }
 
+    /// The most chunks that may have been sent by now, `elapsed` seconds after the first one, where `width` run at once.
+    pub fn most_sent(&self, elapsed: f64, width: usize) -> usize {
+        if self.batch > 0
+            || (!self.is_probing() && self.in_time(self.target(width)) <= self.largest.saturating_mul(2))
+        {
+            return usize::MAX;
+        }
+        ((elapsed + self.least) / self.slot_cost) as usize + 1
+    }
+
+    /// Items that take so many seconds.
+    fn in_time(&self, seconds: f64) -> usize {
+        (seconds * self.items / self.seconds) as usize
+    }
+
     /// Seconds that a chunk should take where `width` run at once.
     pub fn target(&self, width: usize) -> f64 {
         self.least.max(SHARE * self.slot_cost * width as f64)
@@ -73,11 +91,9 @@ impl Sizes {
         if self.batch > 0 || self.is_probing() {
             return self.batch.max(1);
         }
-        let pace = self.seconds / self.items;
-        let in_time = |seconds: f64| (seconds / pace) as usize;
         let shortest = (self.least * LAST).max(self.slot_cost * width as f64);
-        let fair = (left / (2 * width.max(1))).max(in_time(shortest));
-        in_time(self.target(width)).min(fair).clamp(1, self.largest.saturating_mul(2))
+        let fair = (left / (2 * width.max(1))).max(self.in_time(shortest));
+        self.in_time(self.target(width)).min(fair).clamp(1, self.largest.saturating_mul(2))
     }
 }
 
@@ -143,6 +159,17 @@ mod tests {
         assert!((120..=125).contains(&sizes.next(8, 4)));
         // Where many wait for one scheduler, what it can just serve.
         assert!((4_950..=5_000).contains(&learned(1e-3, 10_000).next(8, 10_000)));
+    }
+
+    #[test]
+    fn growing_chunks_do_not_queue_up() {
+        let mut sizes = Sizes::new(&ready(), 0);
+        assert_eq!(sizes.most_sent(0.0, 10_000), 401);
+        assert_eq!(sizes.most_sent(1.0, 10_000), 2401);
+        sizes.took(1, 0.001);
+        assert_eq!(sizes.most_sent(1.0, 10_000), 2401);
+        assert_eq!(learned(1e-3, 10_000).most_sent(0.0, 10_000), usize::MAX);
+        assert_eq!(Sizes::new(&ready(), 3).most_sent(0.0, 4), usize::MAX);
     }
 
     #[test]
