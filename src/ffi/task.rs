@@ -2,10 +2,9 @@
 
 use super::map::pb_task_fn;
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
-use crate::message::Kind;
-use crate::shared::{self, Spare, Use};
+use crate::message::{Kind, Pieces};
+use crate::shared::{self, Mapping, Owner, Spare};
 use crate::status::{Error, Result, Status};
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -263,14 +262,14 @@ impl Task for CTask {
         })
     }
 
-    fn inputs(&self, chunk: Chunk) -> Option<Cow<'_, [u8]>> {
+    fn inputs(&self, chunk: Chunk) -> Option<Pieces<'_>> {
         let (input, _) = self.elements(chunk.begin);
         let size = (chunk.end - chunk.begin) * self.input_step();
         // SAFETY: the array is there, has an element for each of the items, and stays as it is until the job is over.
-        (!input.is_null()).then(|| Cow::Borrowed(unsafe { std::slice::from_raw_parts(input, size) }))
+        (!input.is_null()).then(|| Pieces::of(unsafe { std::slice::from_raw_parts(input, size) }))
     }
 
-    fn store(&self, first: usize, outputs: &[u8]) {
+    fn store(&self, first: usize, outputs: &[u8], _home: Option<&Arc<Mapping>>) {
         let (_, output) = self.elements(first);
         if !output.is_null() {
             // SAFETY: the array has room for as many elements from `first` on, and only the chunk that they belong to writes them.
@@ -294,9 +293,9 @@ impl Task for CTask {
         let (input, output) = self.elements(chunk.begin);
         let items = chunk.end - chunk.begin;
         let (inputs, outputs) = (items * self.input_step(), items * self.output_step());
-        shared::populate(output as usize, outputs, Use::Write);
+        shared::populate(output as usize, outputs, Owner::Shared);
         if shared::find(input as usize, inputs).is_some() {
-            shared::populate(input as usize, inputs, Use::Read);
+            shared::populate(input as usize, inputs, Owner::Shared);
         }
     }
 
@@ -305,7 +304,7 @@ impl Task for CTask {
         assert!(offset + end <= area.len(), "outputs outside their area");
         let to = self.first_output().wrapping_add(begin);
         // The fork has left the caller's pages to be copied when they are written to: here all at once.
-        shared::populate(to as usize, end - begin, Use::Write);
+        shared::populate(to as usize, end - begin, Owner::Own);
         // SAFETY: the caller's array has n_items elements, of which this chunk is a part; the area is as large (checked).
         // They are different memory, and the processes that wrote there have published what they wrote.
         unsafe {
