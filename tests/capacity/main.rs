@@ -1,23 +1,29 @@
 //! The plan for large clusters, by simulation: how long chunks get, how busy the scheduler is, how much is on its way, and what
-//! part of the slots' time goes into items. `cargo test --test capacity -- --nocapture` prints the table of docs/clusters.md.
+//! part of the slots' time goes into items.
+//! `PB_CAPACITY_SECONDS=600 cargo test --release --test capacity -- --nocapture` prints the table of docs/clusters.md.
 #![cfg(target_os = "linux")]
 
 mod simulation;
 
 use simulation::{Outcome, Plan, run};
 
-/// Three minutes of work for all slots, in items of 0.1 s and 1 KiB, on an engine with these costs.
-fn three_minutes(slots: usize, slot_cost: f64, least: f64) -> Plan {
+/// Seconds of work for all slots: three minutes, or PB_CAPACITY_SECONDS.
+fn work() -> usize {
+    std::env::var("PB_CAPACITY_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(180)
+}
+
+/// That work in items of 0.1 s and 1 KiB, on an engine with these costs.
+fn for_a_while(slots: usize, slot_cost: f64, least: f64) -> Plan {
     let (item, item_bytes) = (0.1, 1024);
-    Plan { slots, slot_cost, least, credit: 64 << 20, item, item_bytes, n_items: slots * 1800 }
+    Plan { slots, slot_cost, least, credit: 64 << 20, item, item_bytes, n_items: slots * work() * 10 }
 }
 
 fn dask(slots: usize) -> Plan {
-    three_minutes(slots, 0.0005, 0.2)
+    for_a_while(slots, 0.0005, 0.2)
 }
 
 fn ray(slots: usize) -> Plan {
-    three_minutes(slots, 0.00012, 0.05)
+    for_a_while(slots, 0.00012, 0.05)
 }
 
 fn print(name: &str, plan: &Plan) -> Outcome {
@@ -47,7 +53,8 @@ fn slots_are_busy_from_ten_to_ten_thousand() {
             let plan = Plan { credit: 1 << 33, ..plan(slots) };
             let outcome = print(name, &plan);
             assert!(outcome.slots > if slots > 1_000 { 0.85 } else { 0.95 }, "{outcome:?}");
-            assert!(outcome.scheduler < 0.35, "{outcome:?}");
+            // A fifth, and the first and the last chunks, which are shorter.
+            assert!(outcome.scheduler < 0.45, "{outcome:?}");
         }
     }
 }
@@ -64,7 +71,7 @@ fn what_is_on_its_way_stays_within_the_credit() {
 #[test]
 fn items_of_any_length_keep_slots_busy() {
     for item in [0.001, 0.01, 1.0, 10.0] {
-        let n_items = (180.0 * 100.0 / item) as usize;
+        let n_items = (work() as f64 * 100.0 / item) as usize;
         let outcome = print("dask", &Plan { item, n_items, ..dask(100) });
         assert!(outcome.slots > 0.9, "{outcome:?}");
     }
