@@ -5,7 +5,7 @@
 #   make test      everything that must pass
 #   make bench     measure against other runtimes, write benches/results (about 6 minutes, on a machine at rest)
 #   make bench-processes   its last part: worker processes against Python's fork pool, loky, joblib and R's mclapply (a minute)
-#   make bench-engines     maps on Dask and Ray, against clients of these written by hand (6 minutes)
+#   make bench-engines     maps on Dask, Ray and MPI, against clients of these written by hand (8 minutes)
 #   make check     formats, lints, and that the header, symbols and versions agree
 #   make install   PREFIX=/usr/local (DESTDIR is respected)
 #   make header    generate include/parallel_backend.h after a change in src/ffi
@@ -29,15 +29,20 @@ MAKEFLAGS += --no-print-directory
 
 comma = ,
 engines = $(subst $(comma), ,$(ENGINES))
-# Each starts a cluster of its own on this machine. MPI has no such thing: a program on it is started by mpirun.
-demo_clusters = $(foreach engine,$(filter dask ray,$(engines)),--cluster "$(engine):address=local")
+# Dask and Ray start a cluster of their own on this machine. MPI has no such thing: there the demo is started by mpirun.
+demo_clusters = $(foreach engine,$(filter dask ray,$(engines)),--cluster "$(engine):address=local") \
+                $(foreach engine,$(filter mpi,$(engines)),--cluster $(engine))
+on_mpi = $(filter mpi,$(engines))
+mpirun = env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
+         mpirun.openmpi --bind-to none
 
 demo: setup-demo $(if $(engines),setup-engines) local-install
 	$(stage) "demo"
 	cmake -S examples/demo -B build/demo -DCMAKE_PREFIX_PATH=$(prefix) >build/demo.log || { cat build/demo.log; exit 1; }
 	cmake --build build/demo >>build/demo.log || { cat build/demo.log; exit 1; }
-	$(if $(engines),PB_PYTHON=$(CURDIR)/.venv/bin/python) build/demo/pb-demo \
-		--plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so $(demo_clusters)
+	$(if $(engines),PB_PYTHON=$(CURDIR)/.venv/bin/python) $(if $(on_mpi),$(mpirun) -n 1) build/demo/pb-demo \
+		--plugin $(prefix)/lib/parallel_backend/libpb_backend_openmp.so $(demo_clusters) \
+		$(if $(on_mpi),: -n $(shell nproc) $(prefix)/bin/pb-mpi-worker)
 
 test: setup-test check test-rust test-plugins test-mpi test-c test-consumers test-valgrind test-examples test-forks test-engines test-bench
 	$(stage) "all passed"
@@ -139,7 +144,7 @@ bench-processes: setup-bench local-install
 	.venv/bin/python -B benches/processes/run
 
 bench-engines: setup-engines local-install
-	$(stage) "clusters of Dask and Ray"
+	$(stage) "clusters of Dask, Ray and MPI"
 	.venv/bin/python -B benches/engines/run
 
 build/benches: local-install

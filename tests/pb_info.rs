@@ -59,7 +59,7 @@ fn the_json_has_what_its_document_names() {
     assert!(texts(&report["cpus"]["reasons"]).iter().any(|reason| reason.ends_with("online")));
     assert_eq!(
         texts(&report["backends"]["available"]),
-        ["loky", "multiprocessing", "sequential", "threading"]
+        ["dask", "loky", "multiprocessing", "ray", "sequential", "threading"]
     );
     let domains = |kind: &str| report["cpus"][kind].as_i64().unwrap();
     assert!(1 <= domains("caches") && domains("caches") <= domains("cores"));

@@ -1,7 +1,7 @@
 """The engine `ray`: every chunk is a plain Ray task that asks for one CPU, so that the cluster places it, and grows for it.
 
 - A task is not started again by Ray (`max_retries=0`): the library does that, item by item, and counts.
-- What all chunks of a call share is put into Ray's object store once: ctx, which workers of a node map and do not copy, and the
+- What all chunks of a call share is put into Ray's object store once: ctx, which a node fetches once, and the
   bytes of libraries, which only a worker that lacks them fetches.
 - Results come by a callback for each reference on a thread of Ray's, which wakes the loop once for all that have come.
 - A Ray that cannot reach its cluster's control service ends its process after a minute; so the cluster is asked for its CPUs

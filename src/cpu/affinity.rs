@@ -75,18 +75,6 @@ pub(super) fn in_force() -> Option<CpuSet> {
     masks_from(USUAL_CPUS / WORD_BITS)
 }
 
-/// The CPU that the calling thread runs on.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn this_cpu() -> Option<usize> {
-    // SAFETY: sched_getcpu takes and touches nothing.
-    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn this_cpu() -> Option<usize> {
-    None
-}
-
 /// Asks with a mask of `words` words, and with larger ones as long as the kernel finds it too small.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn masks_from(mut words: usize) -> Option<CpuSet> {

@@ -13,7 +13,6 @@ mod float;
 mod machines;
 mod pin;
 mod signals;
-mod steal;
 mod ticks;
 mod topology;
 #[cfg(test)]
@@ -23,7 +22,6 @@ pub use environ::environment_mark;
 pub use float::FloatMode;
 pub use pin::{Birth, Pins, Unit, leave as leave_pins};
 pub use signals::SignalsBlocked;
-pub use steal::{Distance, cache_here, steal_order};
 pub use ticks::{nanoseconds, ticks};
 pub use topology::{Place, Topology};
 

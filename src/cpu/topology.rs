@@ -105,25 +105,6 @@ fn node_lists(root: &Path) -> Vec<Vec<usize>> {
     nodes.filter_map(|node| cpu_list(&fs::read_to_string(node.path().join("cpulist")).ok()?)).collect()
 }
 
-/// The CPUs that are online, by the file below `root`.
-pub(super) fn online(root: &Path) -> Option<Vec<usize>> {
-    cpu_list(&fs::read_to_string(root.join(CPUS).join("online")).ok()?)
-}
-
-/// For each CPU number the last-level cache behind it; none where all CPUs have the same.
-pub(super) fn caches(root: &Path) -> Option<Box<[u16]>> {
-    let topology = Topology::read(root, &online(root)?);
-    if topology.count(|place| place.cache) < 2 {
-        return None;
-    }
-    let last = topology.places.iter().map(|place| place.cpu).max()?;
-    let mut caches = vec![0; last + 1];
-    for place in &topology.places {
-        caches[place.cpu] = u16::try_from(place.cache).unwrap_or(u16::MAX);
-    }
-    Some(caches.into())
-}
-
 /// The numbers of a list such as `0-3,8,10-11`; none if it is malformed or empty.
 fn cpu_list(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
@@ -249,7 +230,6 @@ mod tests {
         let bare = Tree::new();
         let topology = Topology::read(bare.root(), &[0, 1, 5]);
         assert_eq!(topology.places[2], Place { cpu: 5, core: 2, cache: 0, node: 0 });
-        assert_eq!(caches(bare.root()), None);
         assert_eq!(Topology::read(bare.root(), &[]).places, []);
         // Nodes alone are told, as on machines whose firmware names no cache.
         let nodes = Machine::new(&[0, 1, 2, 3], &[], &[], &[(0, "0-1"), (1, "2-3")]);
@@ -261,13 +241,6 @@ mod tests {
     fn a_cache_of_one_core_is_no_neighbourhood() {
         let private = Machine::new(&[0, 1, 2, 3], &["0-1", "2-3"], &["0-1", "2-3"], &[(0, "0-3")]);
         assert_eq!(shape(&private), (2, 1, 1));
-    }
-
-    #[test]
-    fn each_cpu_number_leads_to_its_cache() {
-        assert_eq!(caches(machines::two_cores().tree.root()), None);
-        let caches = caches(machines::two_sockets().tree.root()).unwrap();
-        assert_eq!([0, 3, 4, 8, 12, 15, 16, 28].map(|cpu: usize| caches[cpu]), [0, 0, 1, 2, 3, 3, 0, 3]);
     }
 
     #[test]

@@ -119,15 +119,7 @@ pub unsafe extern "C" fn pb_parallel_map(
     options: *const pb_map_options,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays {
-            ctx,
-            ctx_size: 0,
-            inputs,
-            input_size,
-            outputs,
-            output_size,
-            statuses: std::ptr::null_mut(),
-        };
+        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
         // SAFETY: the caller promised what the header asks for, until this call returns.
         call::run(unsafe { elements(r#fn, n_items, arrays, options, false) }?)
     })
@@ -153,15 +145,7 @@ pub unsafe extern "C" fn pb_submit_map(
     job: *mut *mut pb_job,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays {
-            ctx,
-            ctx_size: 0,
-            inputs,
-            input_size,
-            outputs,
-            output_size,
-            statuses: std::ptr::null_mut(),
-        };
+        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
         writable(job, "job")?;
         // SAFETY: the caller promised what the header asks for, until the job is over.
         let submitted = call::submit(unsafe { elements(r#fn, n_items, arrays, options, true) }?)?;
@@ -184,7 +168,6 @@ unsafe fn elements(
 ) -> Result<Request> {
     // SAFETY: the caller promised options with their size set, or NULL.
     let options = unsafe { read_options(options) }?;
-    check(&options)?;
     // SAFETY: the caller promised a text, or NULL.
     let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
     let arrays = Arrays { ctx_size: options.ctx_size, statuses: options.statuses, ..arrays };
@@ -200,7 +183,6 @@ pub(super) fn request(
     options: &pb_map_options,
     submitted: bool,
 ) -> Result<Request> {
-    check(options)?;
     let flags = options.flags;
     Ok(Request {
         task,
@@ -229,6 +211,8 @@ pub(super) fn request(
     })
 }
 
+/// The options of a call, checked; NULL is the defaults.
+///
 /// # Safety
 /// `options` is NULL or points to options with their `struct_size` set.
 pub(super) unsafe fn read_options(options: *const pb_map_options) -> Result<pb_map_options> {
@@ -250,7 +234,10 @@ pub(super) unsafe fn read_options(options: *const pb_map_options) -> Result<pb_m
         return Ok(defaults);
     }
     // SAFETY: the caller promised options with their size set.
-    unsafe { abi::read(options, size_of::<pb_map_options>(), Tail::MustBeZero, "pb_map_options") }
+    let options =
+        unsafe { abi::read(options, size_of::<pb_map_options>(), Tail::MustBeZero, "pb_map_options") }?;
+    check(&options)?;
+    Ok(options)
 }
 
 fn check(options: &pb_map_options) -> Result<()> {

@@ -49,6 +49,18 @@ pub struct Arrays {
     pub statuses: *mut i32,
 }
 
+impl Arrays {
+    pub const NONE: Arrays = Arrays {
+        ctx: null_mut(),
+        ctx_size: 0,
+        inputs: null(),
+        input_size: 0,
+        outputs: null_mut(),
+        output_size: 0,
+        statuses: null_mut(),
+    };
+}
+
 impl CTask {
     /// Checks what can be checked of a call, and writes "did not finish" into every status. `name` is the task's, for other
     /// processes.
@@ -180,7 +192,7 @@ impl Drop for Reached<'_> {
 
 /// Runs the items from `at` to `end` until one fails, whose code it returns, or `flags` is no longer 0.
 ///
-/// The price of every item: all that the loop needs is at hand in registers, and there are four items to a jump back.
+/// The price of every item: all that the loop needs is at hand in registers, and eight items share a jump back.
 #[inline(always)]
 fn each(end: usize, flags: &AtomicU32, at: &Cell<usize>, mut run: impl FnMut(usize) -> i32) -> Option<i32> {
     const AT_ONCE: usize = 8;
@@ -190,13 +202,12 @@ fn each(end: usize, flags: &AtomicU32, at: &Cell<usize>, mut run: impl FnMut(usi
         if flags.load(Ordering::Relaxed) != 0 {
             return Err(None);
         }
-        match run(reached.index) {
-            0 => {
-                reached.index += 1;
-                Ok(())
-            }
-            code => Err(Some(code)),
+        let code = run(reached.index);
+        if code != 0 {
+            return Err(Some(code));
         }
+        reached.index += 1;
+        Ok(())
     };
     let items = end - at.get();
     let mut all = || {

@@ -363,7 +363,7 @@ mod loom_tests {
     use super::*;
     use loom::sync::Arc;
 
-    /// Owners, and thieves of what thieves stole: seats 1 and 2 have one item each, seat 0 three.
+    /// Owners, and thieves of what thieves stole: two seats with two items each.
     #[test]
     fn loom_each_item_is_claimed_once() {
         let mut model = loom::model::Builder::new();

@@ -397,12 +397,15 @@ impl Job {
         let all_well = run.is_ok()
             && self.done.load(Ordering::Relaxed) == self.n_items()
             && self.flags.load(Ordering::Relaxed) & (STOP | FAILED) == 0;
+        // Of a blocking call nobody hears but its caller.
+        if all_well && self.plan.progress.is_none() && !self.watch.is_streaming() {
+            return Ok(());
+        }
         let result = if all_well { Ok(()) } else { self.outcome(backend, run) };
         let result = result.map_err(|error| self.with_remark(error));
         if let Some(progress) = &self.plan.progress {
             progress.last(self.report());
         }
-        // Of a blocking call nobody hears but its caller.
         if self.watch.is_streaming() {
             self.watch.over(result.clone());
         }

@@ -145,7 +145,7 @@ impl Job {
             return None;
         }
         let pace = callsite::recall(self.plan.task.site())?;
-        Some((pace as u128 * self.n_items() as u128 / 1000).try_into().unwrap_or(u64::MAX))
+        Some(pace.saturating_mul(self.n_items() as u64) / 1000)
     }
 
     /// Works alone in a job that nobody else is in, and that should take `expected` nanoseconds. False if it takes much longer, and others should help: chunks

@@ -141,6 +141,17 @@ class Ends(OnRay):
         wait_until(lambda: not is_alive(bridge), "the bridge has ended")
         wait_until(lambda: not cluster.busy_workers(), "no task runs any more")
 
+    def test_when_the_program_is_killed_while_its_bridge_waits_for_a_cluster_nothing_is_left(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            run = Run(maps, "ray", f"address=127.0.0.1:{silent.getsockname()[1]}", "once")
+            self.addCleanup(run.kill)
+            silent.settimeout(60)
+            for _ in range(2):  # the look whether somebody is there, and Ray itself
+                silent.accept()
+            (bridge,) = children(run.pid)
+            os.kill(run.pid, signal.SIGKILL)
+            wait_until(lambda: not is_alive(bridge), "the bridge has ended")
+
     def test_secrets_are_in_no_command_line(self):
         folder = self.folder()
         run, _ = self.holding(folder)

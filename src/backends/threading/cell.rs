@@ -253,8 +253,8 @@ pub(super) struct Late {
 }
 
 impl Late {
-    /// Begins a visit if a place is left. Under the board's lock, as is [`Late::is_of`] when the caller takes it down: who
-    /// began is counted.
+    /// Begins a visit if a place is left. Under the board's lock, as is the caller's taking it down
+    /// ([`Board::take_down`]): who began is counted.
     pub(super) fn begin(&mut self) -> Option<Visit> {
         self.places = self.places.checked_sub(1)?;
         self.began += 1;
@@ -282,7 +282,7 @@ pub(super) enum Visits {
 pub(super) trait Lender {
     fn slots(&self) -> &Slots;
     fn board(&self) -> &Board;
-    /// Slots in the order in which they should be asked.
+    /// The slot to ask first; the others follow in the order of their numbers, and around.
     fn first_slot(&self) -> usize;
     /// As many threads more are wanted: they will look at the board.
     fn want_threads(&self, count: usize);
@@ -406,7 +406,7 @@ impl<T: Sync + 'static> Leaked<T> {
     }
 
     pub(super) fn get(&self) -> Option<&'static T> {
-        // SAFETY: null, or from `Box::leak` below, and never freed. Acquire: what the maker wrote is visible.
+        // SAFETY: null, or from `Box::into_raw` below, and never freed. Acquire: what the maker wrote is visible.
         unsafe { self.0.load(Ordering::Acquire).as_ref() }
     }
 

@@ -2,9 +2,8 @@
 //!
 //! A map of k workers lends itself to k-1 pool threads and begins to work at once (`cell.rs`). They claim chunks of the
 //! same job; when nothing is left to claim, the caller takes the map back from those who have not begun, and waits
-//! only for those who have. Waits therefore go only from a map to
-//! threads that run its own items, and from those to maps inside their items: a tree, which cannot deadlock, however
-//! deep maps nest and however few threads there are.
+//! only for those who have. Waits therefore go only from a map to threads that run its own items, and from those to maps
+//! inside their items: a tree, which cannot deadlock, however deep maps nest and however few threads there are.
 
 mod board;
 mod cell;

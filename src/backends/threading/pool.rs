@@ -1,6 +1,6 @@
 //! The pool: threads that wait in their slots, and what starts and ends them.
 
-use super::board::{Board, Order, Run};
+use super::board::{Board, Order};
 use super::cell::{self, Leaked, Lender, Mail, Visits};
 use super::params;
 use super::phases::Phases;
@@ -71,7 +71,7 @@ pub(super) fn lend(places: usize, work: &(dyn Fn(usize) + Sync), body: impl FnOn
 /// Runs `work` on a pool thread; false if there is none, and none can be started.
 pub fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
     let pool = pool();
-    let number = pool.board.queue(Box::new(work) as Run);
+    let number = pool.board.queue(Box::new(work));
     pool.want_runner();
     // With no thread alive nobody will come; if it is gone, somebody has.
     pool.lock().alive.iter().any(Option::is_some) || pool.board.take_back(number).is_none()

@@ -29,14 +29,17 @@ pub struct Variable {
 }
 
 /// The variables that the library reads, besides those of `threading`.
-const READ: [&str; 7] = [
+const READ: [&str; 10] = [
     "PB_BACKEND",
     "PB_INNER_MAX_NUM_THREADS",
+    "PB_LIBRARY",
     "PB_MAX_CPU_COUNT",
     "PB_MPI_PLUGIN",
     "PB_N_JOBS",
     "PB_PLUGIN_PATH",
+    "PB_PYTHON",
     "PB_TRACE",
+    "PB_WORKER",
 ];
 
 pub fn gather() -> Report {
