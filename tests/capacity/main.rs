@@ -1,6 +1,6 @@
 //! The plan for large clusters, by simulation: how long chunks get, how busy the scheduler is, how much is on its way, and what
 //! part of the slots' time goes into items.
-//! `PB_CAPACITY_SECONDS=600 cargo test --release --test capacity -- --nocapture` prints the table of docs/clusters.md.
+//! `PB_CAPACITY_SECONDS=600 cargo test --release --test capacity -- --nocapture` is what docs/clusters.md quotes.
 #![cfg(target_os = "linux")]
 
 mod simulation;
