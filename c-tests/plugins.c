@@ -48,7 +48,7 @@ TEST(a_plugin_that_cannot_start_says_why) {
     check_failing_plugin("-12", "", PB_ERR_IO, "without a text");
     check_failing_plugin("-4711", NULL, PB_ERR_INTERNAL, "-4711");
     check_failing_plugin("2", NULL, PB_ERR_INTERNAL, "PB_DONE (2)"); /* only 0 is success */
-    check_names("loky,multiprocessing,sequential,threading");
+    check_names("dask,loky,multiprocessing,ray,sequential,threading");
 }
 
 TEST(a_plugin_registers_its_backends) {
@@ -66,7 +66,7 @@ TEST(a_plugin_is_loaded_once_as_long_as_its_backends_are_there) {
     CHECK_TEXT("'from-plugin'");
     check_names("from-plugin,loky,multiprocessing,sequential,threading");
     CHECK_OK(pb_unregister_backend("from-plugin"));
-    check_names("loky,multiprocessing,sequential,threading");
+    check_names("dask,loky,multiprocessing,ray,sequential,threading");
     CHECK_OK(pb_load_plugin(MODULE("plugin_good")));
     check_names("from-plugin,loky,multiprocessing,sequential,threading");
 }

@@ -21,14 +21,14 @@ TEST(a_registered_backend_is_listed_and_used) {
     fake_register(&fake);
     char names[256];
     CHECK_OK(pb_backend_names(names, sizeof names, NULL));
-    CHECK_STR("fake,loky,multiprocessing,sequential,threading", names);
+    CHECK_STR("dask,fake,loky,multiprocessing,ray,sequential,threading", names);
     const pb_scope scope = fake_push(2);
     CHECK_STR("fake", pb_current_backend());
     check_map_works();
     CHECK_INT(1, fake.runs);
     fake_end(scope);
     CHECK_OK(pb_backend_names(names, sizeof names, NULL));
-    CHECK_STR("loky,multiprocessing,sequential,threading", names);
+    CHECK_STR("dask,loky,multiprocessing,ray,sequential,threading", names);
 }
 
 TEST(a_name_is_given_once_until_it_is_free_again) {
