@@ -54,7 +54,7 @@ TEST(a_plugin_that_cannot_start_says_why) {
 TEST(a_plugin_registers_its_backends) {
     pb_scope scope = 0;
     CHECK_OK(pb_load_plugin(MODULE("plugin_good")));
-    check_names("from-plugin,loky,multiprocessing,sequential,threading");
+    check_names("dask,from-plugin,loky,multiprocessing,ray,sequential,threading");
     CHECK_OK(pb_push_backend("from-plugin", 2, 0, NULL, &scope));
     check_map_works();
     CHECK_OK(pb_pop_backend(scope));
@@ -64,11 +64,11 @@ TEST(a_plugin_is_loaded_once_as_long_as_its_backends_are_there) {
     CHECK_STATUS(pb_load_plugin(MODULE("plugin_good")), PB_ERR_EXISTS);
     CHECK_TEXT("plugin_good.so");
     CHECK_TEXT("'from-plugin'");
-    check_names("from-plugin,loky,multiprocessing,sequential,threading");
+    check_names("dask,from-plugin,loky,multiprocessing,ray,sequential,threading");
     CHECK_OK(pb_unregister_backend("from-plugin"));
     check_names("dask,loky,multiprocessing,ray,sequential,threading");
     CHECK_OK(pb_load_plugin(MODULE("plugin_good")));
-    check_names("from-plugin,loky,multiprocessing,sequential,threading");
+    check_names("dask,from-plugin,loky,multiprocessing,ray,sequential,threading");
 }
 
 int main(void) {
