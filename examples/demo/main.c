@@ -114,6 +114,8 @@ static int run_demo(demo_state *demo, const demo_options *options) {
         return -1;
     if (options->json && write_json(options->json, &demo->scores, demo->data.rows, demo->runs, demo->n_runs))
         return -1;
+    if (pb_shutdown() != PB_OK) /* lets the other ranks of an MPI job go */
+        return report_error("pb_shutdown");
     return 0;
 }
 
