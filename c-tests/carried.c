@@ -1,5 +1,6 @@
 /* What a carrier of messages has besides the message itself: ctx that is brought once, the call's number, a
  * cancel of one call, libraries that lie elsewhere. The carrier here goes no further than this process. */
+#include "copy_file.h"
 #include "fake_backend.h"
 
 #include <dlfcn.h>
@@ -123,6 +124,16 @@ static int32_t my_worker(void *ctx, size_t index, const void *input, void *outpu
     return 0;
 }
 
+/* What a worker would answer to a message, taken for its chunk. */
+static void complete_here(pb_job *job, const pb_chunk *chunk, pb_bytes message) {
+    pb_results *results = NULL;
+    pb_bytes reply;
+    CHECK_OK(pb_worker_run(message.data, message.size, &results));
+    CHECK_OK(pb_results_get(results, 0, &reply));
+    CHECK_OK(pb_job_complete(job, chunk, reply.data, reply.size));
+    pb_results_free(results);
+}
+
 /* All chunks are on their way at once, in turn for worker 0 and 1. */
 static pb_status run_for_numbers(struct fake *fake, pb_job *job) {
     (void)fake;
@@ -135,11 +146,7 @@ static pb_status run_for_numbers(struct fake *fake, pb_job *job) {
     CHECK_STATUS(pb_job_encode_for(job, &chunks[0], -1, &reply), PB_ERR_INVALID_ARGUMENT);
     CHECK_TEXT("worker -1");
     for (int32_t i = count - 1; i >= 0; --i) {
-        pb_results *results = NULL;
-        CHECK_OK(pb_worker_run(messages[i].data, messages[i].size, &results));
-        CHECK_OK(pb_results_get(results, 0, &reply));
-        CHECK_OK(pb_job_complete(job, &chunks[i], reply.data, reply.size));
-        pb_results_free(results);
+        complete_here(job, &chunks[i], messages[i]);
     }
     return PB_OK;
 }
@@ -161,17 +168,13 @@ static int32_t fail_once(void *ctx, size_t index, const void *input, void *outpu
 static pb_status run_two_after_another(struct fake *fake, pb_job *job) {
     (void)fake;
     pb_chunk chunks[2];
-    pb_bytes messages[2], reply;
+    pb_bytes messages[2];
     for (int i = 0; i < 2; ++i) {
         CHECK_OK(pb_job_claim(job, &chunks[i]));
         CHECK_OK(pb_job_encode(job, &chunks[i], &messages[i]));
     }
     for (int i = 0; i < 2; ++i) {
-        pb_results *results = NULL;
-        CHECK_OK(pb_worker_run(messages[i].data, messages[i].size, &results));
-        CHECK_OK(pb_results_get(results, 0, &reply));
-        CHECK_OK(pb_job_complete(job, &chunks[i], reply.data, reply.size));
-        pb_results_free(results);
+        complete_here(job, &chunks[i], messages[i]);
     }
     return PB_OK;
 }
@@ -258,16 +261,6 @@ TEST(a_worker_says_how_many_of_its_own_cpus_a_task_has) {
 TEST(no_job_has_no_call) {
     CHECK_INT(0, pb_job_call(NULL));
     CHECK_TEXT("job is NULL");
-}
-
-static void copy_file(const char *from, const char *to) {
-    FILE *source = fopen(from, "rb"), *target = fopen(to, "wb");
-    CHECK(source != NULL && target != NULL);
-    char bytes[4096];
-    for (size_t n; (n = fread(bytes, 1, sizeof bytes, source)) > 0;)
-        CHECK(fwrite(bytes, 1, n, target) == n);
-    fclose(source);
-    CHECK(fclose(target) == 0);
 }
 
 TEST(a_task_is_found_in_a_copy_of_its_library) {

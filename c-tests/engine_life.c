@@ -1,5 +1,6 @@
 /* Maps on the engine "echo", and the life of the bridge to it: shared, idle, killed, forked, shut down; and
  * what happens to the process that calls. */
+#include "child.h"
 #include "engine.h"
 
 #include <sys/prctl.h>
@@ -299,10 +300,7 @@ TEST(a_fork_has_a_bridge_of_its_own) {
         CHECK_OK(pb_shutdown());
         _exit(0);
     }
-    int status = -1;
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(0, WEXITSTATUS(status));
+    await(child);
     check_add_one();
     CHECK_INT(ours, only_child_of(getpid()));
     CHECK_OK(pb_pop_backend(scope));

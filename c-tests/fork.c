@@ -1,8 +1,6 @@
 /* A forked child finds a library that has started nothing, whatever the parent's threads were doing. */
+#include "child.h"
 #include "scopes.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* A map of two threads: each waits for the other. */
 static int32_t meet_and_count(void *both, size_t index, const void *input, void *output) {
@@ -23,21 +21,6 @@ static void map_with_two_threads(void) {
     close_scope(scope);
     CHECK_INT(3, outputs[0] + outputs[1]);
     pthread_barrier_destroy(&both);
-}
-
-/* Forks; the child does `work` and ends. A child that hangs is ended by its alarm and fails the test. */
-static void in_child(void (*work)(void)) {
-    const pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        alarm(60);
-        work();
-        _exit(0);
-    }
-    int status = -1;
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(0, WEXITSTATUS(status));
 }
 
 static void use_everything(void) {

@@ -1,11 +1,9 @@
 /* A process forks a thousand times while its threads are everywhere in the library: in maps, nested maps,
  * submitted jobs, recursions, scopes, limits, phases, in threads that start and end. Each child uses all of
  * it anew. */
+#include "child.h"
 #include "fibonacci.h"
 #include "scopes.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 static int32_t square(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx, (void)index;
@@ -86,20 +84,12 @@ static void *ply(void *trade) {
 
 /* ---- the children ---- */
 
-static void wait_for(pid_t child) {
-    int status = -1;
-    CHECK(child > 0);
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status)); /* else its alarm has ended it: it hung */
-    CHECK_INT(0, WEXITSTATUS(status));
-}
-
 static void live_as_child(int number, int generation);
 
 static void fork_once(int number, int generation) {
     const pid_t child = fork();
     if (child != 0) {
-        wait_for(child);
+        await(child);
         return;
     }
     alarm(generation == 1 ? 40 : 30);

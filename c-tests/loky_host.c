@@ -1,13 +1,12 @@
 /* What happens to the process that calls: killed, interrupted, forked, busy in many threads, nested, short of
  * resources. */
+#include "child.h"
 #include "sync.h"
 
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static int32_t add_one(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx, (void)input;
@@ -24,8 +23,8 @@ static void check_map(size_t n) {
     free(outputs);
 }
 
-/* Runs `work` in a forked child, which must end well within the patience of its alarm. */
-static void in_child(void (*work)(void)) {
+/* Does `work` in a child, which leaves no worker behind. */
+static void in_clean_child(void (*work)(void)) {
     const pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
@@ -34,10 +33,7 @@ static void in_child(void (*work)(void)) {
         CHECK_OK(pb_shutdown());
         _exit(0);
     }
-    int status = -1;
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(0, WEXITSTATUS(status));
+    await(child);
 }
 
 /* ---- death of the caller ---- */
@@ -128,7 +124,7 @@ static void interrupted_maps(void) {
     check_map(10);
 }
 
-TEST(an_interrupt_is_for_the_caller_and_not_for_workers) { in_child(interrupted_maps); }
+TEST(an_interrupt_is_for_the_caller_and_not_for_workers) { in_clean_child(interrupted_maps); }
 
 /* ---- forks ---- */
 
@@ -136,7 +132,7 @@ static void map_again(void) { check_map(50); }
 
 static void map_here_too(void) {
     check_map(50);
-    in_child(map_again);
+    in_clean_child(map_again);
     check_map(50);
 }
 
@@ -144,7 +140,7 @@ TEST(a_fork_has_workers_of_its_own) {
     const pb_scope scope = use_backend("loky", 2);
     for (int i = 0; i < 3; ++i) {
         check_map(50);
-        in_child(map_here_too);
+        in_clean_child(map_here_too);
         check_map(50);
     }
     CHECK_OK(pb_pop_backend(scope));
@@ -263,9 +259,9 @@ static void small_files(void) {
 }
 
 TEST(where_the_system_refuses_the_error_says_what) {
-    in_child(few_descriptors);
-    in_child(no_processes);
-    in_child(small_files);
+    in_clean_child(few_descriptors);
+    in_clean_child(no_processes);
+    in_clean_child(small_files);
 }
 
 /* ---- programs that are no workers ---- */
@@ -306,7 +302,7 @@ static void wrong_workers(void) {
     check_map(10);
 }
 
-TEST(a_program_that_is_no_worker_is_named) { in_child(wrong_workers); }
+TEST(a_program_that_is_no_worker_is_named) { in_clean_child(wrong_workers); }
 
 int main(int argc, char **argv) {
     pb_worker_main(argc, argv);

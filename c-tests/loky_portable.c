@@ -1,5 +1,6 @@
 /* Which tasks worker processes can run when the program is not one of them: it does not call pb_worker_main.
  */
+#include "copy_file.h"
 #include "sync.h"
 
 #include <dlfcn.h>
@@ -15,16 +16,6 @@ TEST(a_task_of_the_program_is_refused_with_both_ways_out) {
     CHECK_STATUS(pb_parallel_map(in_program, NULL, 4, NULL, 0, NULL, 0, NULL), PB_ERR_TASK_NOT_PORTABLE);
     CHECK_TEXT("pb_worker_main");
     CHECK_TEXT("shared library");
-}
-
-static void copy_file(const char *from, const char *to) {
-    FILE *source = fopen(from, "rb"), *target = fopen(to, "wb");
-    CHECK(source != NULL && target != NULL);
-    char bytes[4096];
-    for (size_t n; (n = fread(bytes, 1, sizeof bytes, source)) > 0;)
-        CHECK(fwrite(bytes, 1, n, target) == n);
-    fclose(source);
-    CHECK(fclose(target) == 0);
 }
 
 static char folder[] = "/tmp/pb-tasks-XXXXXX";

@@ -1,13 +1,12 @@
 /* A process that may start no thread (RLIMIT_NPROC): what can be done by the calling thread is done by it,
  * the rest says what it lacks, and once the limit is lifted all is as usual. */
+#include "child.h"
 #include "fibonacci.h"
-#include "scopes.h"
+#include "meet.h"
 
 #include <grp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 enum { NOBODY = 65534 };
 
@@ -73,16 +72,6 @@ static void phase_with_nobody_in_it(void) {
     CHECK_OK(pb_phase_end(phase));
 }
 
-static pthread_barrier_t both;
-
-static int32_t meet(void *ctx, size_t index, const void *input, void *output) {
-    (void)ctx, (void)index, (void)input, (void)output;
-    pthread_barrier_wait(&both);
-    return 0;
-}
-
-static void map_with_two_threads(void) { CHECK_OK(map_on(2, meet, NULL, 2)); }
-
 static void submission_works(void) {
     pthread_t threads[20] = {0};
     pb_job *job = NULL;
@@ -125,20 +114,12 @@ static void become_an_ordinary_user(void) {
     usual_limit = limit.rlim_cur;
 }
 
-TEST(a_process_that_may_start_no_thread) {
-    const pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        alarm(60);
-        become_an_ordinary_user();
-        without_threads_and_with();
-        _exit(0);
-    }
-    int status = -1;
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(0, WEXITSTATUS(status));
+static void live_as_an_ordinary_user(void) {
+    become_an_ordinary_user();
+    without_threads_and_with();
 }
+
+TEST(a_process_that_may_start_no_thread) { in_child(live_as_an_ordinary_user); }
 
 int main(void) {
     forget_environment();

@@ -1,9 +1,9 @@
 /* Phases: threads stay awake between calls. What they did is read from the timeline, in which each sleep that
  * a thread has woken from is an event. */
-#include "scopes.h"
+#include "child.h"
+#include "meet.h"
 #include "trace_file.h"
 
-#include <sys/wait.h>
 #include <time.h>
 
 static pb_scope begin_phase(int32_t max_workers) {
@@ -14,17 +14,6 @@ static pb_scope begin_phase(int32_t max_workers) {
 }
 
 static void end_phase(pb_scope phase) { CHECK_OK(pb_phase_end(phase)); }
-
-static pthread_barrier_t both;
-
-static int32_t meet(void *ctx, size_t index, const void *input, void *output) {
-    (void)ctx, (void)index, (void)input, (void)output;
-    pthread_barrier_wait(&both);
-    return 0;
-}
-
-/* A map that ends only when two threads have been in it. */
-static void map_with_two_threads(void) { CHECK_OK(map_on(2, meet, NULL, 2)); }
 
 static int32_t do_nothing(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx, (void)index, (void)input, (void)output;
@@ -265,10 +254,7 @@ TEST(a_forked_child_has_none) {
         use_in_child(phase);
         _exit(0);
     }
-    int status = -1;
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(0, WEXITSTATUS(status));
+    await(child);
     check_never_wakes_during(maps_with_gaps);
     end_phase(phase);
 }

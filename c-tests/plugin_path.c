@@ -1,24 +1,7 @@
 /* Backends that are looked for by name in PB_PLUGIN_PATH, when they are first asked for. Each test runs in a
  * child process: a plugin stays loaded. */
+#include "child.h"
 #include "scopes.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
-
-static void in_child(void (*test)(void)) {
-    fflush(NULL);
-    const pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        alarm(60);
-        test();
-        _exit(0);
-    }
-    int status = -1;
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(0, WEXITSTATUS(status));
-}
 
 static void set_path(const char *path) { CHECK_INT(0, setenv("PB_PLUGIN_PATH", path, 1)); }
 

@@ -1,9 +1,8 @@
 /* PB_TRACE, the end of a process, and forks: whose file is written, and when. Each test runs this program
  * again with the name of what it is to do, as a user's program with the variable set. */
+#include "child.h"
 #include "scopes.h"
 #include "trace_file.h"
-
-#include <sys/wait.h>
 
 static const char *program;
 
@@ -13,15 +12,6 @@ static int32_t nothing(void *ctx, size_t index, const void *input, void *output)
 }
 
 static void map_once(void) { CHECK_OK(map_on(2, nothing, NULL, 10)); }
-
-/* Waits for a child, which must end well. */
-static void await(pid_t child) {
-    int status = -1;
-    CHECK(child > 0);
-    CHECK_INT(child, waitpid(child, &status, 0));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(0, WEXITSTATUS(status));
-}
 
 /* Runs this program again, with PB_TRACE as given; its process number. */
 static pid_t run_with(const char *variable, const char *what) {

@@ -6,8 +6,8 @@ other: open_call, then submit as often as there are chunks, then perhaps cancel,
 come while an open_call or a submit of the same call is being awaited. Methods of different calls may run at the same time.
 
 An engine runs `shim.run_chunk(call.spec, chunk.message, ctx)` once for each chunk on some worker and reports what came of
-it. `shim.py` says what that returns; Sequence: each chunk that was
-submitted is answered by exactly one of results, lost, or, for the whole call, failed; after cancel has returned, by nothing.
+it; `shim.py` says what that returns. Each chunk that was submitted is answered by exactly one of results, lost, or, for the
+whole call, failed; after cancel has returned, by nothing.
 """
 
 from __future__ import annotations

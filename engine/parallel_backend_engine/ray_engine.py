@@ -150,7 +150,7 @@ class RayEngine(engine.Engine):
 
     def _send(self, call, chunk, files=()):
         books = self._books[call.number]
-        head = ray_worker.HEAD.pack(call.number, min(self._calls)) + call.spec
+        head = ray_worker.head_of(call.number, self._calls, call.spec)
         # Once a worker has asked for files, those that ask next get them with their chunk.
         files = files or [self._files[file.sha256] for file in call.files if file.sha256 in self._files]
         reference = self._task.remote(*books.arguments(head, chunk, files))

@@ -57,7 +57,8 @@ class Nobody:
         return chunk()
 
 
-HEAD = struct.Struct("<QQ")
+CALL = struct.Struct("<Q")
+COUNT = struct.Struct("<I")
 WORKER_SIZE = struct.Struct("<H")
 # A longer reply travels beside the pickle, so that nobody copies it.
 RAW_MOST = 64 << 10
@@ -65,18 +66,19 @@ _state = {}
 
 
 def run_chunk(shim, head, message, ctx=None, files=()):
-    """Runs a chunk. `head`: the call's number, the oldest call that is not over, and the call's spec. `files`: [(name, sha256,
-    [reference])] of those that a worker may lack. All but the last two are bytes, which cost Ray least.
+    """Runs a chunk. `head`: as `head_of` makes it. `files`: [(name, sha256, [reference])] of those that a worker may lack. All
+    but the last two are bytes, which cost Ray least.
 
     Gives the shim's outcome; one that is done and not long as bytes, for `outcome_of`.
     """
     if not _state:
         _prepare(shim)
-    call, oldest = HEAD.unpack_from(head)
-    _drop_calls(shim, oldest)
+    calls, spec = _split(head)
+    call = calls[0]
+    _drop_all_but(shim, calls)
     if ctx is not None:
         _state["calls"].add(call)
-    outcome = _state["interrupts"].run(call, lambda: shim.run_chunk(head[HEAD.size :], message, ctx))
+    outcome = _state["interrupts"].run(call, lambda: shim.run_chunk(spec, message, ctx))
     if outcome is None:
         return ("cancelled", shim.whereabouts())
     if outcome[0] == "need" and files:
@@ -93,9 +95,21 @@ def _prepare(shim):
     _state["calls"] = set()
 
 
-def _drop_calls(shim, oldest):
+def head_of(call, live, spec):
+    """What a task begins with: the numbers of its call and of the others that are not over, and the call's spec."""
+    others = [CALL.pack(other) for other in live if other != call]
+    return b"".join((COUNT.pack(1 + len(others)), CALL.pack(call), *others, spec))
+
+
+def _split(head):
+    (count,) = COUNT.unpack_from(head)
+    end = COUNT.size + count * CALL.size
+    return [call for (call,) in CALL.iter_unpack(head[COUNT.size : end])], head[end:]
+
+
+def _drop_all_but(shim, live):
     """Calls that are over need their ctx here no more."""
-    for call in [call for call in _state["calls"] if call < oldest]:
+    for call in _state["calls"].difference(live):
         shim.drop_call(call)
         _state["calls"].discard(call)
 

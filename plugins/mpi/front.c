@@ -173,8 +173,11 @@ struct params {
 
 static pb_status set_param(struct params *params, const char *key, const char *value) {
     if (strcmp(key, "plugin") == 0 && *value != '\0') {
-        snprintf(params->plugin, sizeof params->plugin, "%s", value);
-        return PB_OK;
+        const int length = snprintf(params->plugin, sizeof params->plugin, "%s", value);
+        return length < (int)sizeof params->plugin
+                   ? PB_OK
+                   : fail(PB_ERR_INVALID_ARGUMENT,
+                          "parameter 'plugin' of backend 'mpi' is longer than a path");
     }
     if (strcmp(key, "start_timeout") == 0) {
         char *end;
@@ -198,10 +201,12 @@ static char *trim(char *text) {
 /* "key=value;key=value" */
 static pb_status parse(const char *text, struct params *params) {
     *params = (struct params){.start_timeout = START_TIMEOUT};
-    char *copy = text != NULL ? strdup(text) : NULL;
+    char *copy = strdup(text != NULL ? text : "");
+    if (copy == NULL)
+        return fail(PB_ERR_OUT_OF_MEMORY, "backend 'mpi': no memory for its parameters");
     char *rest = NULL;
     pb_status status = PB_OK;
-    for (char *pair = copy != NULL ? strtok_r(copy, ";", &rest) : NULL; pair != NULL && status == PB_OK;
+    for (char *pair = strtok_r(copy, ";", &rest); pair != NULL && status == PB_OK;
          pair = strtok_r(NULL, ";", &rest)) {
         pair = trim(pair);
         char *equals = strchr(pair, '=');

@@ -263,7 +263,7 @@ int take_reply(struct incoming *in) {
         return code;
     case FRAME_FAILED:
         snprintf(why, sizeof why, "(rank %d on %s) %.*s", peer->rank, peer->host,
-                 (int)(in->frame.size & 0xff), (const char *)in->data);
+                 (int)(in->frame.size < sizeof why ? in->frame.size : sizeof why), (const char *)in->data);
         pb_job_return(run->job, &chunk, why);
         return code;
     default:

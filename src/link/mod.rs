@@ -21,6 +21,7 @@
 //! takes sizes from its own records.
 
 pub mod futex;
+mod rights;
 pub mod segment;
 pub mod socket;
 pub mod spawn;

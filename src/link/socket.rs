@@ -1,9 +1,9 @@
 //! The socket between a caller and a worker: short notes from the caller, most of which bring a descriptor; a greeting from the
 //! worker. Each is one packet (SOCK_SEQPACKET), so none arrives by halves.
 
+use super::rights;
 use std::io;
-use std::mem::zeroed;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// What a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,12 @@ pub struct Note {
 const NOTE: usize = 32;
 
 impl Note {
-    fn words(self) -> [u64; 4] {
-        [self.about as u64, self.id, self.len, self.slot]
+    fn to_bytes(self) -> [u8; NOTE] {
+        let mut bytes = [0; NOTE];
+        for (to, word) in bytes.chunks_exact_mut(8).zip([self.about as u64, self.id, self.len, self.slot]) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
     }
 
     fn from_bytes(bytes: &[u8; NOTE]) -> Option<Note> {
@@ -61,91 +65,22 @@ impl Note {
 
 /// Two ends, closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: room for two descriptors, which are nobody else's once made.
-    unsafe {
-        if libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr())
-            != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
-    }
+    rights::pair(libc::SOCK_SEQPACKET)
 }
-
-/// Room for one descriptor beside a message.
-#[repr(C, align(8))]
-struct Beside([u8; 24]);
 
 /// Sends a note, with a descriptor if there is one. Never blocks: a worker that takes no notes is as good as lost.
 pub fn send(socket: BorrowedFd, note: Note, file: Option<BorrowedFd>) -> io::Result<()> {
-    let mut words = note.words();
-    let mut part = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
-    let mut beside = Beside([0; 24]);
-    // SAFETY: all zeroes is a value of msghdr; the pointers in it live over the call; the control buffer has room for the header
-    // and one descriptor (checked below at compile time).
-    let sent = unsafe {
-        let mut message: libc::msghdr = zeroed();
-        message.msg_iov = &mut part;
-        message.msg_iovlen = 1;
-        if let Some(file) = file {
-            message.msg_control = (&raw mut beside).cast();
-            message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as _;
-            let header = libc::CMSG_FIRSTHDR(&message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
-            libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(file.as_raw_fd());
-        }
-        libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
-    };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    rights::send(socket, &note.to_bytes(), file).map(drop)
 }
-
-// SAFETY: plain arithmetic.
-const _: () = assert!(size_of::<Beside>() >= unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize);
 
 /// Waits for a note. `None` at the end of the line.
 pub fn receive(socket: BorrowedFd) -> Option<(Note, Option<OwnedFd>)> {
     let mut bytes = [0; NOTE];
-    let (received, file) = take(socket, &mut bytes, 0);
-    if received != Ok(NOTE) {
+    let (received, file) = rights::receive(socket, &mut bytes, 0).ok()?;
+    if received != NOTE {
         return None;
     }
     Some((Note::from_bytes(&bytes)?, file))
-}
-
-/// Receives a packet, with the descriptor that came beside it.
-fn take(
-    socket: BorrowedFd,
-    bytes: &mut [u8; NOTE],
-    flags: i32,
-) -> (Result<usize, io::ErrorKind>, Option<OwnedFd>) {
-    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    let mut beside = Beside([0; 24]);
-    // SAFETY: as in `send`; a descriptor that came is nobody else's.
-    unsafe {
-        let mut message: libc::msghdr = zeroed();
-        message.msg_iov = &mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = (&raw mut beside).cast();
-        message.msg_controllen = size_of::<Beside>() as _;
-        let received = loop {
-            let received = libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC | flags);
-            if received >= 0 {
-                break received as usize;
-            }
-            let error = io::Error::last_os_error().kind();
-            if error != io::ErrorKind::Interrupted {
-                return (Err(error), None);
-            }
-        };
-        let header = if received > 0 { libc::CMSG_FIRSTHDR(&message) } else { std::ptr::null_mut() };
-        let has_file = !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS;
-        let file =
-            has_file.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()));
-        (Ok(received), file)
-    }
 }
 
 /// The greeting of this version: its number, filled up with zeroes. No note begins so.
@@ -180,14 +115,13 @@ pub enum Line {
 /// Looks, without waiting, whether the worker has said something.
 pub fn look(socket: BorrowedFd) -> Line {
     let mut bytes = [0; NOTE];
-    let (received, file) = take(socket, &mut bytes, libc::MSG_DONTWAIT);
-    match received {
-        Ok(0) => Line::Closed,
-        Ok(count) => match (Note::from_bytes(&bytes), file) {
+    match rights::receive(socket, &mut bytes, libc::MSG_DONTWAIT) {
+        Ok((0, _)) => Line::Closed,
+        Ok((count, file)) => match (Note::from_bytes(&bytes), file) {
             (Some(Note { about: About::Reply, .. }), Some(file)) if count == NOTE => Line::Reply(file),
             _ => Line::Greeting(bytes[..count].to_vec()),
         },
-        Err(io::ErrorKind::WouldBlock) => Line::Quiet,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Line::Quiet,
         Err(_) => Line::Closed,
     }
 }

@@ -1,29 +1,14 @@
 //! A stream of bytes between a caller and a helper process, with descriptors beside them; and a pipe for what the helper
 //! prints. Neither side of the stream ever waits inside a call here for longer than it says.
 
+use super::rights;
 use std::io;
-use std::mem::zeroed;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
-
-/// Room for one descriptor beside the bytes.
-#[repr(C, align(8))]
-struct Beside([u8; 24]);
-
-// SAFETY: plain arithmetic.
-const _: () = assert!(size_of::<Beside>() >= unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize);
 
 /// Two ends, closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: room for two descriptors, which are nobody else's once made.
-    unsafe {
-        if libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
-    }
+    rights::pair(libc::SOCK_STREAM)
 }
 
 /// A pipe, closed on exec: the end to read from, which does not block, and the end to write to.
@@ -54,7 +39,7 @@ pub fn send(
     for part in parts {
         let mut left = *part;
         while !left.is_empty() {
-            match send_some(socket, left, file) {
+            match rights::send(socket, left, file) {
                 Ok(sent) => {
                     left = &left[sent..];
                     file = None;
@@ -75,29 +60,6 @@ pub fn send(
     Ok(())
 }
 
-fn send_some(socket: BorrowedFd, bytes: &[u8], file: Option<BorrowedFd>) -> io::Result<usize> {
-    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let mut beside = Beside([0; 24]);
-    // SAFETY: all zeroes is a value of msghdr; the pointers in it live over the call, which only reads the bytes; the control
-    // buffer has room for the header and one descriptor (checked above at compile time).
-    let sent = unsafe {
-        let mut message: libc::msghdr = zeroed();
-        message.msg_iov = &mut part;
-        message.msg_iovlen = 1;
-        if let Some(file) = file {
-            message.msg_control = (&raw mut beside).cast();
-            message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as _;
-            let header = libc::CMSG_FIRSTHDR(&message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
-            libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(file.as_raw_fd());
-        }
-        libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
-    };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-}
-
 fn wait_for_room(socket: BorrowedFd, most: Duration) {
     let mut polled = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     let most = i32::try_from(most.as_millis()).unwrap_or(i32::MAX).max(1);
@@ -108,33 +70,7 @@ fn wait_for_room(socket: BorrowedFd, most: Duration) {
 /// Takes what has arrived, without waiting: how many bytes (0 at the end of the stream), and the descriptor that came beside
 /// one of them.
 pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    let mut beside = Beside([0; 24]);
-    // SAFETY: as in `send_some`, and the bytes are written to; a descriptor that came is nobody else's.
-    unsafe {
-        let mut message: libc::msghdr = zeroed();
-        message.msg_iov = &mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = (&raw mut beside).cast();
-        message.msg_controllen = size_of::<Beside>() as _;
-        let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-        let received = loop {
-            match usize::try_from(libc::recvmsg(socket.as_raw_fd(), &mut message, flags)) {
-                Ok(received) => break received,
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        let header = if received > 0 { libc::CMSG_FIRSTHDR(&message) } else { std::ptr::null_mut() };
-        let has_file = !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS;
-        let file =
-            has_file.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()));
-        Ok((received, file))
-    }
+    rights::receive(socket, bytes, libc::MSG_DONTWAIT)
 }
 
 /// In a forked child: closes its copy of a descriptor that is the parent's. Whoever owns it must never be dropped here.

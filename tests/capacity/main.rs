@@ -54,9 +54,12 @@ fn slots_are_busy_from_ten_to_ten_thousand() {
 #[test]
 fn what_is_on_its_way_stays_within_the_credit() {
     for slots in SIZES {
-        let plan = dask(slots);
+        // Two items for each of 10,000 slots would be 2 GiB.
+        let plan = Plan { item: 10.0, item_bytes: 100 << 10, n_items: slots * 20, ..dask(slots) };
         let outcome = run(&plan);
         assert!(outcome.bytes <= plan.credit, "{outcome:?}");
+        assert!(slots < 10_000 || outcome.bytes > plan.credit / 10 * 9, "it does not bind: {outcome:?}");
+        assert!(slots < 10_000 || outcome.slots > 0.85, "{outcome:?}");
     }
 }
 

@@ -144,30 +144,29 @@ impl Bridge {
                 Err(_) => return Ok(Some(Heard::End)),
             }
             while let Some((call, word)) = decoder.next_word()? {
-                match word {
-                    Word::Fatal(error) => return Ok(Some(Heard::Fatal(error))),
-                    word => self.hear(call, word, tail)?,
+                if let Some(error) = self.hear(call, word, tail)? {
+                    return Ok(Some(Heard::Fatal(error)));
                 }
             }
         }
         Ok(None)
     }
 
-    /// Puts what was said where it belongs.
-    fn hear(&self, call: u64, word: Word, tail: &mut Tail) -> Result<()> {
+    /// Puts what was said where it belongs. What ends the session it gives back.
+    fn hear(&self, call: u64, word: Word, tail: &mut Tail) -> Result<Option<Error>> {
         let event = match word {
             Word::Results(answers, body) => Event::Results(answers, body),
             Word::Lost(lost) => Event::Lost(lost),
             Word::Failed(error) => Event::Failed(error),
             Word::Cancelled(running, workers) => Event::Cancelled(running, workers),
-            Word::Fatal(error) => Event::Failed(error),
+            Word::Fatal(error) => return Ok(Some(error)),
             Word::Log(level, text) => {
                 tail.note(&format!("{level}: {text}"));
-                return Ok(());
+                return Ok(None);
             }
             Word::Slots(slots) => {
                 self.set_slots(slots);
-                return Ok(());
+                return Ok(None);
             }
             Word::Ready(ready) => {
                 self.set_slots(ready.slots);
@@ -179,7 +178,7 @@ impl Bridge {
                 state.phase = Phase::Ready(Arc::new(ready));
                 drop(state);
                 self.changed.notify_all();
-                return Ok(());
+                return Ok(None);
             }
         };
         // A call that is over wants to hear no more.
@@ -187,7 +186,7 @@ impl Bridge {
         if let Some(inbox) = inbox {
             inbox.put(event);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn set_slots(&self, slots: u32) {
