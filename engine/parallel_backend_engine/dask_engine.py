@@ -27,7 +27,7 @@ from parallel_backend_engine.engine import EngineError
 # A ctx from this size on is scattered once, a smaller one rides with every chunk.
 SCATTER_FROM = 256 << 10
 # What a task costs the scheduler, and the shortest chunk that is worth it, in seconds.
-SLOT_COST, LEAST = 1e-3, 0.1
+SLOT_COST, LEAST = 1e-3, 0.5
 # Bytes on their way: as many for each slot as keep it busy, within what scheduler and bridge can hold.
 CREDIT, CREDIT_MOST = 256 << 20, 1 << 30
 # How many results, bytes of them, and seconds the cluster may keep what nobody needs any more.

@@ -23,7 +23,7 @@ from parallel_backend_engine import engine, ray_cluster, ray_worker, shim
 # Seconds. One task costs the driver and the worker about this much of their CPUs.
 SLOT_COST = 0.0002
 # A chunk that takes less is not worth its task.
-LEAST = 0.2
+LEAST = 0.5
 # The part of engine.CANCEL_GRACE that is for killing workers whose tasks do not listen.
 FORCE_GRACE = 1.5
 CHUNK_BYTES = 8 << 20

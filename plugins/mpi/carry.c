@@ -159,8 +159,6 @@ void rest_a_little(struct rest *rest) {
     if (rest->since == 0)
         rest->since = now;
     const double passed = now - rest->since;
-    if (passed < 50e-6)
-        return;
     if (passed < 200e-6) {
         sched_yield();
         return;

@@ -57,8 +57,8 @@ struct rest {
     double since;
 };
 
-/* Between two looks: spins at first, then yields, then sleeps for a part of the time that has passed, 1 ms at
- * most. */
+/* Between two looks: yields at first, so that where there are more ranks than CPUs those that have work get
+ * one, then sleeps for a part of the time that has passed, 1 ms at most. */
 void rest_a_little(struct rest *rest);
 
 /* Of a clock that only goes forward. */

@@ -1,5 +1,6 @@
-//! What a worker process holds for calls whose chunks come one by one, in messages: each call's ctx, and whether it was
-//! cancelled. A call is known by a random number that its caller gave it. And what CPUs of this machine a chunk has.
+//! What a worker process holds for calls whose chunks come one by one, in messages: each call's ctx, whether it was cancelled,
+//! and which worker's numbers its chunks have that run. A call is known by a random number that its caller gave it. And what
+//! CPUs of this machine a chunk has.
 
 use crate::message::Around;
 use crate::status::{Error, Result};
@@ -19,9 +20,12 @@ struct Ctx {
 struct Held {
     ctxs: Vec<Ctx>,
     cancelled: VecDeque<u64>,
+    /// The calls and seats of chunks that run.
+    seats: Vec<(u64, u32)>,
 }
 
-static HELD: Mutex<Held> = Mutex::new(Held { ctxs: Vec::new(), cancelled: VecDeque::new() });
+static HELD: Mutex<Held> =
+    Mutex::new(Held { ctxs: Vec::new(), cancelled: VecDeque::new(), seats: Vec::new() });
 
 /// How many cancels there were. It grows after the call is in the list, so who has read a number and did not find the call
 /// then need not look again until the number is another one.
@@ -60,6 +64,31 @@ pub(super) fn ctx(call: u64, size: u64) -> Result<usize> {
         None => Err(Error::invalid(
             "the chunk's ctx is not in its message, and not in this worker: pb_worker_put_ctx first",
         )),
+    }
+}
+
+/// The number that the tasks of a chunk have for their worker, until it is dropped.
+pub(super) struct Seat {
+    call: u64,
+    pub number: u32,
+}
+
+/// A number that no other chunk of the call has which runs in this process: the one that its caller gave it, if that can be.
+/// A caller that does not choose the workers of its chunks cannot know which of them will run at the same time.
+pub(super) fn sit(call: u64, given: u32, n_jobs: u32) -> Seat {
+    let mut held = lock();
+    let is_free = |number: &u32| !held.seats.contains(&(call, *number));
+    let number = std::iter::once(given).chain(0..n_jobs).find(is_free).unwrap_or(given);
+    held.seats.push((call, number));
+    Seat { call, number }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut held = lock();
+        if let Some(place) = held.seats.iter().position(|seat| *seat == (self.call, self.number)) {
+            held.seats.swap_remove(place);
+        }
     }
 }
 
@@ -138,6 +167,19 @@ mod tests {
         assert!(one.is_cancelled() && one.is_cancelled());
         assert!(!other.is_cancelled() && !other.is_cancelled());
         assert!(Watch::new(8001).is_cancelled());
+    }
+
+    #[test]
+    fn chunks_that_run_at_the_same_time_have_different_numbers() {
+        let first = sit(9001, 1, 3);
+        let second = sit(9001, 1, 3);
+        let third = sit(9001, 2, 3);
+        assert_eq!([first.number, second.number, third.number], [1, 0, 2]);
+        assert_eq!(sit(9002, 1, 3).number, 1);
+        drop(second);
+        assert_eq!(sit(9001, 1, 3).number, 0);
+        drop((first, third));
+        assert!(!lock().seats.iter().any(|(call, _)| *call == 9001));
     }
 
     #[test]

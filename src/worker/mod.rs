@@ -137,9 +137,11 @@ impl Worker {
         let job = Job::new(plan(request, items.clone(), around));
         let asked = items.clone();
         job.stop_also_when(Box::new(move || asked.stopped()));
-        let seat = job.enter_as(request.seat as usize);
+        // Callers without a number of their own choose the workers of their chunks themselves.
+        let own = (request.call != 0).then(|| held::sit(request.call, request.seat, request.seats));
+        let seat = job.enter_as(own.as_ref().map_or(request.seat, |own| own.number) as usize);
         job.run(&seat, Chunk { begin: request.begin as usize, end: request.end as usize });
-        drop(seat);
+        drop((seat, own));
         let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
         self.ended_map = failure.is_some() && !request.collect_errors;
         if self.ended_map && request.call != 0 {

@@ -62,11 +62,7 @@ pub fn run(plan: &Plan) -> Outcome {
     let (mut bytes, mut most, mut chunks) = (0, 0, BTreeMap::<usize, usize>::new());
     let mut sent = 0;
     loop {
-        let limit = if sizes.is_probing() { plan.slots } else { window };
-        while left > 0
-            && on_their_way < limit
-            && (on_their_way == 0 || sent < sizes.most_sent(now, plan.slots))
-        {
+        while left > 0 && sizes.may_send(on_their_way, sent, window, now, plan.slots) {
             let items = sizes.next(left, plan.slots).min(fitting).min(left).max(1);
             if on_their_way > 0 && bytes + items as u64 * plan.item_bytes > plan.credit {
                 break;
@@ -84,7 +80,7 @@ pub fn run(plan: &Plan) -> Outcome {
         let Some(&Reverse((time, items))) = replies.peek() else { break };
         let time = time as f64 * 1e-9;
         // Until the next reply, or the next look at what may be sent by now.
-        if left > 0 && on_their_way < limit && now + LOOK < time {
+        if left > 0 && on_their_way < window && now + LOOK < time {
             now += LOOK;
             continue;
         }

@@ -224,11 +224,9 @@ impl<'a> Call<'a> {
         let mut bytes = 0;
         loop {
             let on_their_way = self.flights.len() + parcels.len();
-            if on_their_way >= if self.sizes.is_probing() { width.min(window) } else { window } {
-                break;
-            }
             let sent = self.sent as usize + parcels.len();
-            if on_their_way > 0 && sent >= self.sizes.most_sent(self.begun.elapsed().as_secs_f64(), width) {
+            let elapsed = self.begun.elapsed().as_secs_f64();
+            if !self.sizes.may_send(on_their_way, sent, window, elapsed, width) {
                 break;
             }
             let held = self.held.take();
