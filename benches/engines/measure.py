@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 
 @dataclass
@@ -36,16 +37,29 @@ class Row:
         return asdict(self) | {"reached": self.reached}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+# Seconds between a warm-up and what is measured. A client lets results go after a call, which is not to be in the way.
+PAUSE = 0.05
 
 
-def in_turn(rounds: int, works: dict[str, Callable[[], object]]) -> dict[str, float]:
+class Work(NamedTuple):
+    """Something to measure, and what goes before without being measured: a call of the same client. Otherwise a cluster that
+    has just served another client first has to start workers for this one (Ray: half a second)."""
+
+    warm_up: Callable[[], object]
+    run: Callable[[], object]
+
+    def seconds(self) -> float:
+        self.warm_up()
+        time.sleep(PAUSE)
+        begin = time.perf_counter()
+        self.run()
+        return time.perf_counter() - begin
+
+
+def in_turn(rounds: int, works: dict[str, Work]) -> dict[str, float]:
     """The median of each work's times. All of them run in turn, so that what disturbs the machine disturbs each of them."""
     times = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            times[name].append(seconds(work))
+            times[name].append(work.seconds())
     return {name: statistics.median(values) for name, values in times.items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from measure import Row, in_turn
+from measure import Row, Work, in_turn
 from ours import Library
 
 MANY, SHORT = 100_000, 1e-4
@@ -34,29 +34,26 @@ class Chunks:
 
 
 def rows(engine: str, library: Library, raw: RawClient, chunks: Chunks, rounds: int) -> Iterator[Row]:
-    warm_up(library, raw)
+    for client in (raw, library):
+        client.burn(1e-3, 100, 5)
     yield given_chunks(engine, library, raw, chunks, rounds)
     yield many_items(engine, library, raw, rounds)
     yield two_items(engine, library, raw)
 
 
-def warm_up(library: Library, raw: RawClient) -> None:
-    for client in (raw, library):
-        client.burn(1e-3, 100, 5)
+def burn(client: Library | RawClient, *what: float) -> Work:
+    return Work(functools.partial(client.burn, 0.0, 2, 1), functools.partial(client.burn, *what))
 
 
 def given_chunks(engine: str, library: Library, raw: RawClient, chunks: Chunks, rounds: int) -> Row:
-    works = {
-        "ours": functools.partial(library.burn, chunks.seconds, chunks.count, 1),
-        "raw": functools.partial(raw.burn, chunks.seconds, chunks.count, 1),
-    }
+    what = chunks.seconds, chunks.count, 1
     name = f"{engine}: {chunks.count} chunks of {chunks.seconds * 1e3:g} ms"
-    return Row(name, **in_turn(rounds, works), ratio=1.10)
+    return Row(name, **in_turn(rounds, {"ours": burn(library, *what), "raw": burn(raw, *what)}), ratio=1.10)
 
 
 def many_items(engine: str, library: Library, raw: RawClient, rounds: int) -> Row:
-    works = {size: functools.partial(raw.burn, SHORT, MANY, size) for size in SIZES}
-    times = in_turn(rounds, {"ours": functools.partial(library.burn, SHORT, MANY)} | works)
+    works = {size: burn(raw, SHORT, MANY, size) for size in SIZES}
+    times = in_turn(rounds, {"ours": burn(library, SHORT, MANY)} | works)
     ours = times.pop("ours")
     best = min(times, key=times.get)
     note = f"best of {', '.join(map(str, SIZES))} items a chunk: {best}"
@@ -64,12 +61,7 @@ def many_items(engine: str, library: Library, raw: RawClient, rounds: int) -> Ro
 
 
 def two_items(engine: str, library: Library, raw: RawClient) -> Row:
-    works = {
-        "ours": functools.partial(library.burn, 0.0, 2),
-        "raw": functools.partial(raw.burn, 0.0, 2, 1),
-    }
-    medians = in_turn(ROUNDS_TWO, works)
+    medians = in_turn(ROUNDS_TWO, {"ours": burn(library, 0.0, 2), "raw": burn(raw, 0.0, 2, 1)})
     # Apart from the others: it keeps a pool of its own on the cluster.
-    raw.joblib_two()
-    others = {"joblib": in_turn(7, {"joblib": raw.joblib_two})["joblib"]}
+    others = in_turn(7, {"joblib": Work(raw.joblib_two, raw.joblib_two)})
     return Row(f"{engine}: a call of 2 trivial items", **medians, more=2e-3, others=others)

@@ -14,11 +14,11 @@ fn ten_minutes(slots: usize, slot_cost: f64, least: f64) -> Plan {
 
 /// With the costs that `dask_engine.py` and `ray_engine.py` report.
 fn dask(slots: usize) -> Plan {
-    ten_minutes(slots, 0.001, 0.1)
+    ten_minutes(slots, 0.001, 0.5)
 }
 
 fn ray(slots: usize) -> Plan {
-    ten_minutes(slots, 0.0002, 0.2)
+    ten_minutes(slots, 0.0002, 0.5)
 }
 
 fn print(name: &str, plan: &Plan) -> Outcome {

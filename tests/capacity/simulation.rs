@@ -2,7 +2,7 @@
 //! that uses the library's own rules.
 
 use parallel_backend::backends::engine::frames::Ready;
-use parallel_backend::backends::engine::sizes::{Sizes, most_bytes, window};
+use parallel_backend::backends::engine::sizes::{Sizes, group, most_bytes, window};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -62,7 +62,8 @@ pub fn run(plan: &Plan) -> Outcome {
     let (mut bytes, mut most, mut chunks) = (0, 0, BTreeMap::<usize, usize>::new());
     let mut sent = 0;
     loop {
-        while left > 0 && sizes.may_send(on_their_way, sent, window, now, plan.slots) {
+        let has_room = on_their_way == 0 || on_their_way + group(window, plan.slots) <= window;
+        while has_room && left > 0 && sizes.may_send(on_their_way, sent, window, now, plan.slots) {
             let items = sizes.next(left, plan.slots).min(fitting).min(left).max(1);
             if on_their_way > 0 && bytes + items as u64 * plan.item_bytes > plan.credit {
                 break;

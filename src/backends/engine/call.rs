@@ -9,7 +9,7 @@ use super::Kind;
 use super::frames::{Answer, BODY_MOST, CallMeta, Lost, Order, Ready, Shipped, SubmitMeta};
 use super::line::{Event, Line};
 use super::params::Params;
-use super::sizes::{Sizes, most_bytes, window};
+use super::sizes::{Sizes, group, most_bytes, window};
 use crate::job::{Cargo, Chunk, Job, Loss};
 use crate::message::{Kind as Items, Pieces, Reply};
 use crate::status::{Error, Result, Status};
@@ -220,6 +220,9 @@ impl<'a> Call<'a> {
     /// Sends what may be sent now.
     fn feed(&mut self) -> Result<()> {
         let (window, width) = (self.window(), self.width());
+        if !self.flights.is_empty() && self.flights.len() + group(window, width) > window {
+            return Ok(());
+        }
         let mut parcels: Vec<Parcel> = Vec::new();
         let mut bytes = 0;
         loop {

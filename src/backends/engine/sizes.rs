@@ -10,7 +10,8 @@
 //! While chunks still grow, one a slot is on its way, and no more are sent than the scheduler can have taken by now, and what
 //! it takes in `least`: those that waited would be of yesterday's size.
 //!
-//! Afterwards two chunks a slot, and two more, are on their way: while one runs the next one waits beside it. Where the map may use fewer
+//! Afterwards two chunks a slot, and two more, are on their way: while one runs the next one waits beside it, and what is sent
+//! goes in groups, for each message has its price. Where the map may use fewer
 //! workers than there are slots, exactly that many are: no other way keeps the engine from running more at once.
 
 use super::frames::Ready;
@@ -20,6 +21,9 @@ use super::frames::Ready;
 const GROWTH: usize = 8;
 /// How much of the time a scheduler may be busy: one part in so many.
 const SHARE: f64 = 5.0;
+/// The most chunks that wait for each other to be sent. A message costs Dask's scheduler about what a task in it costs: 200
+/// tasks of 50 ms on two slots took 1.10 times the engine's own time one by one, 1.08 in twos.
+const GROUP_MOST: usize = 16;
 /// The weight of what was measured before, against the last chunk's.
 const MEMORY: f64 = 0.8;
 /// The shortest chunk at the end of a map, as a part of `least`.
@@ -28,6 +32,12 @@ const LAST: f64 = 1.0 / 16.0;
 /// Chunks that may be on their way, with `slots` slots and at most `cap` workers.
 pub fn window(slots: usize, cap: usize) -> usize {
     if cap < slots { cap.max(1) } else { 2 * slots.max(1) + 2 }
+}
+
+/// Chunks that are sent together, once there is room for them in the window. Enough are on their way meanwhile that each of
+/// `width` slots has one, and half of them the next.
+pub fn group(window: usize, width: usize) -> usize {
+    (window.saturating_sub(width) / 2).clamp(1, GROUP_MOST)
 }
 
 /// The most bytes of one chunk, where `window` of them are on their way.
@@ -220,6 +230,15 @@ mod tests {
         assert_eq!(window(4, 4), 10);
         assert_eq!(window(4, 3), 3);
         assert_eq!(window(0, usize::MAX), 4);
+    }
+
+    #[test]
+    fn chunks_are_sent_in_groups_but_no_slot_waits_for_that() {
+        assert_eq!(group(window(2, usize::MAX), 2), 2);
+        assert_eq!(group(window(1, usize::MAX), 1), 1);
+        assert_eq!(group(window(1000, usize::MAX), 1000), 16);
+        // Exactly as many as may run: each is missed.
+        assert_eq!(group(window(4, 3), 3), 1);
     }
 
     #[test]
