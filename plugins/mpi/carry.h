@@ -52,13 +52,16 @@ void carry_drop(struct incoming *in);
 /* "MPI_ERR_...: text", valid until the next call on this thread. */
 const char *carry_error(int code);
 
-/* How long nothing has happened. Starts as zero, and is zeroed when something happens. */
+/* Since when nothing has happened, and how often that was seen. Starts as zero, and is zeroed when something
+ * happens. */
 struct rest {
     double since;
+    int looks;
 };
 
 /* Between two looks: yields at first, so that where there are more ranks than CPUs those that have work get
- * one, then sleeps for a part of the time that has passed, 1 ms at most. */
+ * one, then sleeps for a part of the time that has passed, 1 ms at most. A rank that had no CPU for a while has
+ * not looked in vain: it sleeps only after many looks. */
 void rest_a_little(struct rest *rest);
 
 /* Of a clock that only goes forward. */

@@ -144,7 +144,7 @@ static void lead(const struct run *own) {
         }
         end_runs();
         if (busy)
-            rest.since = 0;
+            rest = (struct rest){0};
         else if (!own->is_over)
             rest_a_little(&rest);
     }
