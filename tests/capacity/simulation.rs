@@ -53,7 +53,7 @@ pub fn run(plan: &Plan) -> Outcome {
         credit: plan.credit,
     };
     let mut sizes = Sizes::new(&ready, 0);
-    let window = window(plan.slots, usize::MAX);
+    let window = window(plan.slots, 0);
     let fitting =
         most_bytes(&ready, window).checked_div(plan.item_bytes).map_or(usize::MAX, |items| items as usize);
     let mut free: BinaryHeap<Reverse<u64>> = (0..plan.slots).map(|_| Reverse(0)).collect();

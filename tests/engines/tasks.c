@@ -213,6 +213,32 @@ static int hold(char **arguments) {
     return result;
 }
 
+/* ---- spread FOLDER ITEMS: each item takes 10 ms, until there is a file "release" in FOLDER, and leaves
+ * "worker-PID" there ---- */
+
+static int32_t work_here(void *ctx, size_t index, const void *input, void *output) {
+    (void)index, (void)input, (void)output;
+    const struct hold *spread = ctx;
+    char path[320];
+    snprintf(path, sizeof path, "%s/release", spread->folder);
+    if (exists(path))
+        return 0;
+    for (int i = 0; i < 5; ++i)
+        rest();
+    snprintf(path, sizeof path, "%s/worker-%d", spread->folder, (int)getpid());
+    create(path);
+    return 0;
+}
+
+static int spread(char **arguments) {
+    struct hold how = {{0}};
+    snprintf(how.folder, sizeof how.folder, "%s", arguments[0]);
+    const pb_map_options options = {.struct_size = sizeof options, .ctx_size = sizeof how};
+    const double began = seconds();
+    return report(pb_parallel_map(work_here, &how, number(arguments, 1, 1), NULL, 0, NULL, 0, &options),
+                  began);
+}
+
 /* ---- bytes IN OUT ITEMS: inputs and results of these sizes ---- */
 
 static int32_t reply_bytes(void *ctx, size_t index, const void *input, size_t size, pb_output *output) {
@@ -311,8 +337,9 @@ static int fence(char **arguments) {
 static const struct {
     const char *name;
     int (*run)(char **arguments);
-} scenarios[] = {{"squares", squares}, {"twice", twice},   {"ctx", ctx},   {"die", die},    {"hold", hold},
-                 {"bytes", bytes},     {"shares", shares}, {"once", once}, {"fence", fence}};
+} scenarios[] = {{"squares", squares}, {"twice", twice},  {"ctx", ctx},       {"die", die},
+                 {"hold", hold},       {"bytes", bytes},  {"shares", shares}, {"once", once},
+                 {"fence", fence},     {"spread", spread}};
 
 /* The program. argv as main's; `pid` is printed first so that tests can find its bridge. */
 int engine_maps(int argc, char **argv) {
@@ -323,7 +350,9 @@ int engine_maps(int argc, char **argv) {
             continue;
         pb_scope scope = 0;
         const double began = seconds();
-        const pb_status status = pb_push_backend(argv[1], 0, 0, argv[2], &scope);
+        const char *workers = getenv("PB_TEST_WORKERS");
+        const int32_t n_jobs = workers != NULL ? atoi(workers) : 0;
+        const pb_status status = pb_push_backend(argv[1], n_jobs, 0, argv[2], &scope);
         if (status != PB_OK)
             return report(status, began);
         const int code = scenarios[i].run(argv + 4);

@@ -15,6 +15,7 @@ import venv
 from pathlib import Path
 
 from dask_clusters import DaskCluster, wait_until
+from distributed import LocalCluster
 from programs import HERE, PREFIX, ROOT, Programs, Run, children, is_alive
 
 sys.path.insert(0, str(ROOT / "engine"))
@@ -134,6 +135,16 @@ class Maps(Case):
         wait_until(lambda: self.begun(2) - before, "the new worker begins an item")
         (self.folder / "release").touch()
         self.good(run.finish())
+
+    def test_a_cluster_that_adapts_grows_for_a_call_and_shrinks_after_it(self):
+        with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=60) as adapting:
+            adapting.adapt(minimum=1, maximum=3, interval="200ms")
+            workers = {"PB_TEST_WORKERS": "3"}
+            run = self.start(f"address={adapting.scheduler_address}", "spread", self.folder, 20_000, environment=workers)
+            wait_until(lambda: len(list(self.folder.glob("worker-*"))) == 3, "three workers work")
+            (self.folder / "release").touch()
+            self.good(run.finish())
+            wait_until(lambda: len(adapting.workers) == 1, "two workers have left")
 
     def test_a_cluster_without_workers_is_waited_for(self):
         empty = self.cluster(workers=0)

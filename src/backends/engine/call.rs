@@ -9,7 +9,7 @@ use super::Kind;
 use super::frames::{Answer, BODY_MOST, CallMeta, Lost, Order, Ready, Shipped, SubmitMeta};
 use super::line::{Event, Line};
 use super::params::Params;
-use super::sizes::{Sizes, group, most_bytes, window};
+use super::sizes::{Sizes, group, most_bytes, width, window};
 use crate::job::{Cargo, Chunk, Job, Loss};
 use crate::message::{Kind as Items, Pieces, Reply};
 use crate::status::{Error, Result, Status};
@@ -54,8 +54,8 @@ pub struct Call<'a> {
     ready: Arc<Ready>,
     params: &'a Params,
     task: Vec<u8>,
-    /// Workers at most, whatever the number of slots becomes.
-    cap: usize,
+    /// Workers at most, whatever the number of slots becomes; 0: all that there are.
+    wanted: usize,
     sizes: Sizes,
     /// Bytes of an item, there and back; those of a map of bytes are counted when they are packed.
     item_bytes: u64,
@@ -112,17 +112,13 @@ impl<'a> Call<'a> {
         let (slots, _) = line.bridge().slots();
         // Fewer workers than slots were asked for; or as many, which still is a limit when more slots come.
         let fewer = job.n_jobs() < (slots as usize).min(job.n_items());
-        let cap = match usize::try_from(n_jobs) {
-            _ if fewer => job.n_jobs(),
-            Ok(asked) if asked > 0 => asked,
-            _ => usize::MAX,
-        };
+        let wanted = if fewer { job.n_jobs() } else { usize::try_from(n_jobs).unwrap_or(0) };
         let mut call = Call {
             job,
             line,
             params,
             task: job.encode_task()?,
-            cap,
+            wanted,
             sizes: Sizes::new(&ready, job.rules().batch_size),
             ready,
             item_bytes: (cargo.input_size + cargo.output_size) as u64,
@@ -139,7 +135,7 @@ impl<'a> Call<'a> {
     }
 
     fn announce(&mut self, cargo: &Cargo) -> Result<()> {
-        let copies = self.window().min(self.left);
+        let copies = self.width_and_window().1.min(self.left);
         let large = |ctx: &&[u8]| ctx.len() > SMALL_CTX && ctx.len().saturating_mul(copies) > COPIES_OF_CTX;
         let apart = if cargo.ctx.as_ref().is_some_and(large) { self.job.detach_ctx()? } else { None };
         let apart = apart.unwrap_or_default();
@@ -174,14 +170,10 @@ impl<'a> Call<'a> {
         Err(error)
     }
 
-    /// Chunks that run at once.
-    fn width(&self) -> usize {
-        (self.line.bridge().slots().0 as usize).clamp(1, self.cap)
-    }
-
-    /// Chunks that may be on their way.
-    fn window(&self) -> usize {
-        window(self.line.bridge().slots().0 as usize, self.cap)
+    /// Chunks that run at once, and those that may be on their way.
+    fn width_and_window(&self) -> (usize, usize) {
+        let slots = self.line.bridge().slots().0 as usize;
+        (width(slots, self.wanted), window(slots, self.wanted))
     }
 
     /// Runs the job.
@@ -219,7 +211,7 @@ impl<'a> Call<'a> {
 
     /// Sends what may be sent now.
     fn feed(&mut self) -> Result<()> {
-        let (window, width) = (self.window(), self.width());
+        let (width, window) = self.width_and_window();
         if !self.flights.is_empty() && self.flights.len() + group(window, width) > window {
             return Ok(());
         }

@@ -12,7 +12,8 @@
 //!
 //! Afterwards two chunks a slot, and two more, are on their way: while one runs the next one waits beside it, and what is sent
 //! goes in groups, for each message has its price. Where the map may use fewer
-//! workers than there are slots, exactly that many are: no other way keeps the engine from running more at once.
+//! workers than there are slots, exactly that many are: no other way keeps the engine from running more at once. Where it asks
+//! for more than there are, so many are that a cluster that adapts sees work for them, and grows.
 
 use super::frames::Ready;
 
@@ -24,14 +25,27 @@ const SHARE: f64 = 5.0;
 /// The most chunks that wait for each other to be sent. A message costs Dask's scheduler about what a task in it costs: 200
 /// tasks of 50 ms on two slots took 1.10 times the engine's own time one by one, 1.08 in twos.
 const GROUP_MOST: usize = 16;
+/// Chunks on their way for each worker that is wanted and not there. Dask's scheduler asks for a worker more for every 5 s of
+/// work that wait (`target_duration` of `Adaptive`), and these are chunks of half a second and more.
+const BACKLOG: usize = 12;
 /// The weight of what was measured before, against the last chunk's.
 const MEMORY: f64 = 0.8;
 /// The shortest chunk at the end of a map, as a part of `least`.
 const LAST: f64 = 1.0 / 16.0;
 
-/// Chunks that may be on their way, with `slots` slots and at most `cap` workers.
-pub fn window(slots: usize, cap: usize) -> usize {
-    if cap < slots { cap.max(1) } else { 2 * slots.max(1) + 2 }
+/// Chunks that run at once, or should: with `slots` slots, where so many workers are `wanted` (0: all that there are).
+pub fn width(slots: usize, wanted: usize) -> usize {
+    if wanted > 0 { wanted } else { slots.max(1) }
+}
+
+/// Chunks that may be on their way, with `slots` slots, where so many workers are `wanted` (0: all that there are).
+pub fn window(slots: usize, wanted: usize) -> usize {
+    match wanted {
+        0 => 2 * slots.max(1) + 2,
+        wanted if wanted < slots => wanted,
+        wanted if wanted == slots => 2 * slots + 2,
+        wanted => wanted.saturating_mul(BACKLOG),
+    }
 }
 
 /// Chunks that are sent together, once there is room for them in the window. Enough are on their way meanwhile that each of
@@ -226,17 +240,23 @@ mod tests {
 
     #[test]
     fn the_window_is_two_a_slot_or_what_the_caller_allows() {
-        assert_eq!(window(4, usize::MAX), 10);
-        assert_eq!(window(4, 4), 10);
-        assert_eq!(window(4, 3), 3);
-        assert_eq!(window(0, usize::MAX), 4);
+        assert_eq!((width(4, 0), window(4, 0)), (4, 10));
+        assert_eq!((width(4, 4), window(4, 4)), (4, 10));
+        assert_eq!((width(4, 3), window(4, 3)), (3, 3));
+        assert_eq!((width(0, 0), window(0, 0)), (1, 4));
+    }
+
+    #[test]
+    fn more_workers_than_there_are_get_their_work_too() {
+        assert_eq!((width(4, 8), window(4, 8)), (8, 96));
+        assert_eq!(window(0, usize::MAX), usize::MAX);
     }
 
     #[test]
     fn chunks_are_sent_in_groups_but_no_slot_waits_for_that() {
-        assert_eq!(group(window(2, usize::MAX), 2), 2);
-        assert_eq!(group(window(1, usize::MAX), 1), 1);
-        assert_eq!(group(window(1000, usize::MAX), 1000), 16);
+        assert_eq!(group(window(2, 0), 2), 2);
+        assert_eq!(group(window(1, 0), 1), 1);
+        assert_eq!(group(window(1000, 0), 1000), 16);
         // Exactly as many as may run: each is missed.
         assert_eq!(group(window(4, 3), 3), 1);
     }
