@@ -18,6 +18,7 @@
 
 use super::board::Board;
 use super::slots::Slots;
+use super::spin;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, Thread, current, fence, park};
 use crate::trace::{self, What};
 use std::sync::OnceLock;
@@ -69,7 +70,7 @@ impl Errand<'_> {
 
     /// Waits until as many have left as `began`; false if they never will, because this process is a fork.
     fn wait(&self, began: u32, abandoned: &dyn Fn() -> bool) -> bool {
-        if self.wait_awake(began) {
+        if spin::wait_for_a_chunk(|| self.left.load(Ordering::Acquire) == began) {
             return true;
         }
         if abandoned() {
@@ -85,19 +86,6 @@ impl Errand<'_> {
             park();
         }
         true
-    }
-
-    /// Most threads are about to finish a chunk: a short spin saves the caller a trip through the kernel.
-    fn wait_awake(&self, began: u32) -> bool {
-        let all = || self.left.load(Ordering::Acquire) == began;
-        #[cfg(not(loom))]
-        {
-            let backoff = crossbeam_utils::Backoff::new();
-            while !all() && !backoff.is_completed() {
-                backoff.snooze();
-            }
-        }
-        all()
     }
 
     /// Wakes two of the threads that were posted to while they slept. The caller does, and each of them in turn: so many

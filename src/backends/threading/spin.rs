@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const LEAST: Duration = Duration::from_micros(20);
 /// The longest gap that is worth while to spin through: beyond it 25 µs for a wake-up no longer matter to the caller.
 const MOST: Duration = Duration::from_micros(200);
+/// What a chunk of a map takes (`job/claims.rs`), and about what it takes until a caller that has parked goes on: 25 to 50 µs.
+const CHUNK: Duration = Duration::from_micros(50);
 /// After this long awake the thread gives way once. It also makes the kernel count the thread's time as it is: Linux
 /// charges a whole tick to who runs when it comes.
 const GIVE_WAY: Duration = Duration::from_micros(4);
@@ -52,6 +54,35 @@ impl Spin {
 
     /// Spins until `found`; false when it is time to sleep, which it never is while `stay_awake` holds.
     pub(super) fn wait(&self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
+        let asked = params::spin();
+        let budget = asked.unwrap_or_else(|| self.budget());
+        if budget.is_zero() && !stay_awake() {
+            return false;
+        }
+        Vigil { since: self.idle_since, budget, defers: asked.is_none() }.keep(found, stay_awake)
+    }
+}
+
+/// Waits for threads that are in their last chunk: awake for as long as one takes, since it would take as long to wake up.
+/// False when it is time to sleep.
+pub(super) fn wait_for_a_chunk(found: impl Fn() -> bool) -> bool {
+    if found() {
+        return true;
+    }
+    let budget = params::spin().map_or(CHUNK, |asked| asked.min(CHUNK));
+    Vigil { since: Instant::now(), budget, defers: true }.keep(found, || false)
+}
+
+/// One time of waiting awake.
+struct Vigil {
+    since: Instant,
+    budget: Duration,
+    /// Whether others who want the CPU end it.
+    defers: bool,
+}
+
+impl Vigil {
+    fn keep(&self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
         if cfg!(loom) {
             // There is no time: a thread sleeps at once, or leaves the others a turn.
             let stays = stay_awake();
@@ -59,11 +90,6 @@ impl Spin {
                 yield_now();
             }
             return stays;
-        }
-        let asked = params::spin();
-        let budget = asked.unwrap_or_else(|| self.budget());
-        if budget.is_zero() && !stay_awake() {
-            return false;
         }
         let mut gave_way = Duration::ZERO;
         loop {
@@ -73,15 +99,15 @@ impl Spin {
                 }
                 std::hint::spin_loop();
             }
-            let awake = self.idle_since.elapsed();
+            let awake = self.since.elapsed();
             let stays = stay_awake();
-            if awake > budget && !stays {
+            if awake > self.budget && !stays {
                 return false;
             }
             if (stays || gave_way.is_zero()) && awake > gave_way + GIVE_WAY {
                 yield_now();
-                gave_way = self.idle_since.elapsed();
-                if asked.is_none() && !stays && gave_way > awake + CROWDED {
+                gave_way = self.since.elapsed();
+                if self.defers && !stays && gave_way > awake + CROWDED {
                     return found();
                 }
             }
