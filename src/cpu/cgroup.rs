@@ -5,7 +5,8 @@
 //! both be mounted (hybrid); the one that has no cpu controller then has no quota files.
 
 use super::Quota;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 /// The lowest quota that holds for this process, by the files below `root`; none if there is no limit.
@@ -109,7 +110,11 @@ fn quota_in(version: Version, folder: &Path) -> Option<Quota> {
         }
         Version::V1 => {
             let file = folder.join("cpu.cfs_quota_us");
-            let text = format!("{} {}", read(&file)?, read(&folder.join("cpu.cfs_period_us"))?);
+            let quota = read(&file)?;
+            if quota.starts_with('-') {
+                return None;
+            }
+            let text = format!("{quota} {}", read(&folder.join("cpu.cfs_period_us"))?);
             (file, text)
         }
     };
@@ -130,7 +135,10 @@ fn unescape(path: &str) -> String {
 
 /// The file's text. A line that is not UTF-8, such as some other mount's, must not hide the rest.
 fn read(file: &Path) -> Option<String> {
-    fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    // These files do not know their size: with room from the start, and without asking for it (`take`), most are read at once.
+    let mut bytes = Vec::with_capacity(8 << 10);
+    File::open(file).ok()?.take(u64::MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

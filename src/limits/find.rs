@@ -8,7 +8,7 @@
 use super::elf::{Dyn, Symbols};
 use libloading::os::unix::Library;
 use std::ffi::{CStr, CString, c_int, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Held over every walk of the loader's list, and over forks: glibc (2.36, for one) leaves the list's own lock in a forked
@@ -102,10 +102,8 @@ pub fn loaded() -> Vec<Loaded> {
 pub struct Object {
     /// Where it lies: its identity.
     pub base: usize,
-    /// The name it was loaded by, less the directories.
-    pub file_name: String,
-    /// Its file, with links resolved.
-    pub path: PathBuf,
+    /// What it was loaded by; empty for the program.
+    name: PathBuf,
     symbols: Symbols,
     library: Library,
 }
@@ -128,14 +126,20 @@ impl Object {
         // SAFETY: the loader listed this dynamic table for this base, the object at this base is pinned by
         // `library`, and the symbols do not leave this value.
         let symbols = unsafe { Symbols::read(loaded.base, loaded.dynamic as *const Dyn) }?;
-        let path = if is_program { std::env::current_exe().ok()? } else { PathBuf::from(name) };
-        let path = path.canonicalize().unwrap_or(path);
-        let file_name = if is_program {
-            path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-        } else {
-            loaded.file_name()
-        };
-        Some(Object { base: loaded.base, file_name, path, symbols, library })
+        Some(Object { base: loaded.base, name: name.into(), symbols, library })
+    }
+
+    /// Its file, with links resolved. The system is asked for each part of it, so only for objects that matter.
+    pub fn path(&self) -> PathBuf {
+        let is_program = self.name.as_os_str().is_empty();
+        let path = if is_program { std::env::current_exe().unwrap_or_default() } else { self.name.clone() };
+        path.canonicalize().unwrap_or(path)
+    }
+
+    /// The name it was loaded by, less the directories.
+    pub fn file_name(&self) -> String {
+        let own = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if self.name.as_os_str().is_empty() { own(&self.path()) } else { own(&self.name) }
     }
 
     /// Whether the object itself defines a function of this name.
@@ -175,12 +179,13 @@ impl Object {
     /// Which of the known file name prefixes it has, or else the name up to its first dot. A link such as
     /// `libiomp5.so` and the file behind it may differ: the name it was loaded by comes first.
     pub fn prefix(&self, known: &[&str]) -> String {
-        let real = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let (given, path) = (self.file_name(), self.path());
+        let real = path.file_name().unwrap_or_default().to_string_lossy();
         let starts =
             |name: &str| known.iter().find(|prefix| name.starts_with(**prefix)).map(|p| (*p).to_owned());
-        starts(&self.file_name)
+        starts(&given)
             .or_else(|| starts(&real))
-            .unwrap_or_else(|| self.file_name.split('.').next().unwrap_or_default().to_owned())
+            .unwrap_or_else(|| given.split('.').next().unwrap_or_default().to_owned())
     }
 }
 
@@ -221,7 +226,7 @@ mod tests {
     fn a_function_belongs_to_the_object_that_defines_it() {
         let objects: Vec<_> = loaded().iter().filter_map(Object::open).collect();
         let libc =
-            objects.iter().find(|object| object.file_name.starts_with("libc.")).expect("the C library");
+            objects.iter().find(|object| object.file_name().starts_with("libc.")).expect("the C library");
         assert!(libc.defines("qsort"));
         assert!(libc.containing("qsort").contains(&"qsort_r"));
         // Every object can reach qsort through its dependencies; only the C library has it.
@@ -232,7 +237,7 @@ mod tests {
     #[test]
     fn the_program_itself_is_an_object() {
         let program = std::env::current_exe().unwrap().canonicalize().unwrap();
-        assert!(loaded().iter().filter_map(Object::open).any(|object| object.path == program));
+        assert!(loaded().iter().filter_map(Object::open).any(|object| object.path() == program));
     }
 
     #[test]

@@ -46,16 +46,22 @@ pub fn loaded() -> Vec<Loaded> {
 pub struct Object {
     /// Where it lies.
     pub base: usize,
-    /// The name it was loaded by.
-    pub file_name: String,
-    /// Its file.
-    pub path: PathBuf,
 }
 
 impl Object {
     /// Opens nothing.
     pub fn open(_loaded: &Loaded) -> Option<Object> {
         None
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::new()
+    }
+
+    /// The name it was loaded by.
+    pub fn file_name(&self) -> String {
+        String::new()
     }
 
     /// Defines nothing.

@@ -182,7 +182,7 @@ impl Pool {
             user_api,
             internal_api: internal_api.to_owned(),
             prefix: object.prefix(prefixes),
-            filepath: object.path.to_string_lossy().into_owned(),
+            filepath: object.path().to_string_lossy().into_owned(),
             version: None,
             threading_layer: None,
             architecture: None,
