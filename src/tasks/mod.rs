@@ -18,6 +18,7 @@ pub use own::{can_rerun, note_rerun};
 
 use crate::status::{Error, Result, Status};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What finds a task in another process.
@@ -71,6 +72,14 @@ fn lock() -> MutexGuard<'static, Option<Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How often a name or a library has been added: what a reference meant before then it may not mean after.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that grows when a reference may have got another meaning.
+pub fn changes() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
+
 /// Holds the lock over a fork, so that the child finds it free.
 pub fn fork_guard() -> impl Sized + 'static {
     lock()
@@ -92,6 +101,7 @@ pub fn register(name: &str, address: usize) -> Result<()> {
         )),
         _ => {
             known.names.insert(name.to_owned(), address);
+            CHANGES.fetch_add(1, Ordering::Release);
             Ok(())
         }
     })
@@ -129,6 +139,7 @@ pub fn reference(address: usize, name: Option<&str>) -> Result<Reference> {
 pub fn bring(file: &str) -> Result<()> {
     let identity = object::load_file(file)?;
     with_known(|known| known.brought.insert(identity, file.to_owned()));
+    CHANGES.fetch_add(1, Ordering::Release);
     Ok(())
 }
 

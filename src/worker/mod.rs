@@ -24,6 +24,7 @@ use crate::message::{Failure, Kind, Marks, Pieces, Reply, Request};
 use crate::status::{Error, Result, Status};
 use crate::tasks;
 use items::{Buffer, Items};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
@@ -47,8 +48,6 @@ pub trait Surface: Send + Sync {
 /// What a worker keeps from one chunk to the next.
 #[derive(Default)]
 pub struct Worker {
-    /// Functions that were found, by the bytes that stand for them.
-    tasks: HashMap<Vec<u8>, usize>,
     /// The process-wide limit in force: setting one may cost more than a chunk.
     limit: Option<(Limit, ProcessLimit)>,
     /// Whether the last chunk had a failure that ends its map.
@@ -86,15 +85,6 @@ impl Worker {
         }
     }
 
-    fn resolve(&mut self, task: &[u8]) -> Result<usize> {
-        if let Some(address) = self.tasks.get(task) {
-            return Ok(*address);
-        }
-        let address = tasks::resolve(&Request::decode_task(task)?)?;
-        self.tasks.insert(task.to_owned(), address);
-        Ok(address)
-    }
-
     /// Puts the limits of native libraries in force that all threads of the process share.
     fn limit(&mut self, limit: Option<Limit>) {
         if self.limit.as_ref().map(|(limit, _)| *limit) != limit {
@@ -110,7 +100,7 @@ impl Worker {
         surface: Arc<dyn Surface>,
     ) -> Result<(Arc<Items>, Option<Failure>)> {
         let address = match self.handler {
-            None => self.resolve(request.task)?,
+            None => resolve(request.task)?,
             Some(handler) if request.kind == Kind::Bytes => handler.call as usize,
             Some(_) => {
                 return Err(Error::new(
@@ -150,6 +140,30 @@ impl Worker {
         }
         Ok((items, failure))
     }
+}
+
+thread_local! {
+    /// Functions that were found, by the bytes that stand for them, and the number of changes until then.
+    static FOUND: RefCell<(u64, HashMap<Vec<u8>, usize>)> = RefCell::default();
+}
+
+/// The address of the function that these bytes stand for: looked for once by each thread.
+fn resolve(task: &[u8]) -> Result<usize> {
+    let changes = tasks::changes();
+    let known = FOUND.with_borrow(|(then, found)| found.get(task).copied().filter(|_| *then == changes));
+    if let Some(address) = known {
+        return Ok(address);
+    }
+    // A library's initialiser may register tasks now: that counts as a change after.
+    let address = tasks::resolve(&Request::decode_task(task)?)?;
+    FOUND.with_borrow_mut(|(then, found)| {
+        if *then != changes {
+            *then = changes;
+            found.clear();
+        }
+        found.insert(task.to_owned(), address);
+    });
+    Ok(address)
 }
 
 fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings) -> Plan {
