@@ -124,7 +124,7 @@ impl Job {
     /// Encodes a claimed chunk, for a worker whose number the backend knows or for any. The message stays where it is until the
     /// chunk is completed or returned.
     pub fn encode_outside(&self, chunk: Chunk, worker: Option<usize>) -> Result<(*const u8, usize)> {
-        let task = self.outside.lock().task.clone();
+        let task = self.outside.lock().task.take();
         let task = task.map_or_else(|| self.encode_task(), Ok)?;
         let mut state = self.outside.lock();
         let place = state.place(chunk)?;

@@ -33,8 +33,12 @@ fn malformed(why: impl std::fmt::Display) -> Error {
     Error::invalid(format!("this is no message of parallel_backend: {why}"))
 }
 
-fn begin(kind: u16) -> Writer {
-    let mut writer = Writer::default();
+/// Bytes of the magic, the version and the kind.
+const HEAD: usize = MAGIC.len() + 4;
+
+/// A message with room for `size` bytes after its head.
+fn begin(kind: u16, size: usize) -> Writer {
+    let mut writer = Writer(Vec::with_capacity(HEAD + size));
     writer.bytes(&MAGIC);
     writer.u16(VERSION);
     writer.u16(kind);

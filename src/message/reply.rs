@@ -91,7 +91,7 @@ impl<'a> Reply<'a> {
 
     /// The message with other outputs than its own.
     pub fn encode_with<'b>(&self, outputs: Pieces<'b>) -> Pieces<'b> {
-        let mut writer = begin(REPLY);
+        let mut writer = begin(REPLY, 64);
         let (status, text) = self.refused.unwrap_or((Status::OK, ""));
         writer.i32(status.0);
         writer.block(clip(text).as_bytes());

@@ -119,6 +119,11 @@ impl Default for Request<'_> {
 }
 
 impl Data<'_> {
+    /// Bytes of it in a message.
+    fn len_inside(&self) -> usize {
+        if let Data::Inline(bytes) = self { bytes.len() } else { 0 }
+    }
+
     fn encode(&self, writer: &mut Writer) {
         match self {
             Data::None => writer.u8(0),
@@ -221,7 +226,9 @@ impl<'a> Request<'a> {
 
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = begin(REQUEST);
+        // 192: about all that has a fixed size, and short texts.
+        let inside = [&self.ctx, &self.inputs].into_iter().map(Data::len_inside).sum::<usize>();
+        let mut writer = begin(REQUEST, self.task.len() + inside + 192);
         writer.u8(self.kind as u8);
         writer.u64(self.call);
         writer.block(self.task);
