@@ -1,8 +1,8 @@
 //! One call: borrows workers and drives them from the caller's thread until all items have run.
 //!
-//! The caller posts chunks and takes replies; between them it sleeps on its bell. Every [`LOOK`] at least it looks for what
-//! rings no bell: workers that died or left, items that are late, a job that was stopped. A worker that is to end early gets
-//! a moment to do so and is killed then; another one takes its seat (`losses.rs`).
+//! The caller posts chunks and takes replies; between them it sleeps on its bell. Every [`LOOK`], however busy it is, it looks
+//! for what rings no bell: workers that died or left, items that are late, a job that was stopped. A worker that is to end
+//! early gets a moment to do so and is killed then; another one takes its seat (`losses.rs`).
 
 use super::command::Threads;
 use super::executor::{CtxCopy, Executor, next_number};
@@ -153,22 +153,19 @@ impl<'a> Call<'a> {
                 }
                 continue;
             }
-            if moved {
-                looked = Instant::now();
-                continue;
-            }
-            if self.spin() {
-                continue;
-            }
             // Workers that are asked to stop are looked after more often.
-            let nap = if self.job.is_stopped() { Duration::from_millis(5) } else { LOOK };
-            self.bell().sleep(seen, nap);
-            if fork::generation() != self.generation {
-                return Err(forked());
-            }
-            if looked.elapsed() >= LOOK.min(Duration::from_millis(5)) || self.job.is_stopped() {
+            let pause = if self.job.is_stopped() { Duration::from_millis(5) } else { LOOK };
+            if looked.elapsed() >= pause {
                 self.look_after_workers()?;
                 looked = Instant::now();
+                continue;
+            }
+            if moved || self.spin() {
+                continue;
+            }
+            self.bell().sleep(seen, pause.saturating_sub(looked.elapsed()));
+            if fork::generation() != self.generation {
+                return Err(forked());
             }
         }
     }
