@@ -88,6 +88,8 @@ pub struct Slot {
     pub reply_room: AtomicU64,
     /// How large the reply has become; written by the worker.
     pub reply_len: AtomicU64,
+    /// Whether the request is to end early; zeroed by the caller as it posts.
+    pub cancelled: AtomicU32,
     /// How far the request has come; zeroed by the caller.
     pub marks: Marks,
 }
@@ -100,8 +102,6 @@ pub struct Control {
     pub posted: AtomicU32,
     /// Whether the worker sleeps.
     pub asleep: AtomicU32,
-    /// Requests below this number are to end early.
-    pub cancelled: AtomicU32,
     /// Whether the worker is to end.
     pub leave: AtomicU32,
     /// Which bell to ring.
@@ -162,6 +162,21 @@ impl Bell {
 }
 
 impl Control {
+    /// The slot of request `number`.
+    pub fn slot(&self, number: u32) -> &Slot {
+        &self.slots[number as usize % SLOTS]
+    }
+
+    /// The caller's side: asks a request that was posted and not taken to end early.
+    pub fn cancel(&self, number: u32) {
+        self.slot(number).cancelled.store(1, Ordering::Relaxed);
+    }
+
+    /// The worker's side: whether the request that it runs is to end early.
+    pub fn is_cancelled(&self, number: u32) -> bool {
+        self.slot(number).cancelled.load(Ordering::Relaxed) != 0
+    }
+
     /// The caller's side: hands request number `posted - 1` over.
     pub fn post(&self, posted: u32) {
         self.posted.store(posted, Ordering::SeqCst);
@@ -183,5 +198,21 @@ impl Control {
             futex::wait(&self.posted, done, most);
         }
         self.asleep.store(0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_cancelled_if_it_was_and_whatever_its_number() {
+        let control = Control::default();
+        for number in [0, 1, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, u32::MAX] {
+            assert!(!control.is_cancelled(number));
+            control.cancel(number);
+            assert!(control.is_cancelled(number) && !control.is_cancelled(number.wrapping_add(1)));
+            control.slot(number).cancelled.store(0, Ordering::Relaxed);
+        }
     }
 }

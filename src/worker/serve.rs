@@ -278,7 +278,7 @@ impl Desk {
     }
 
     fn slot(&self) -> &Slot {
-        &self.control().slots[self.number as usize % SLOTS]
+        self.control().slot(self.number)
     }
 }
 
@@ -302,7 +302,6 @@ impl Surface for Desk {
     }
 
     fn stopped(&self) -> bool {
-        // Numbers wrap around.
-        self.is_over || self.control().cancelled.load(Ordering::Relaxed).wrapping_sub(self.number) as i32 > 0
+        self.is_over || self.control().is_cancelled(self.number)
     }
 }

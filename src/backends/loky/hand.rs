@@ -209,6 +209,7 @@ impl Hand {
         set(&slot.reply, layout.reply);
         set(&slot.reply_room, layout.reply_room);
         set(&slot.reply_len, 0);
+        slot.cancelled.store(0, Ordering::Relaxed);
         set(&slot.marks.begun, 0);
         set(&slot.marks.ended, 0);
         self.posted = self.posted.wrapping_add(1);
@@ -243,7 +244,8 @@ impl Hand {
 
     /// Asks all that was posted to end early.
     pub fn cancel(&self) {
-        self.control().cancelled.store(self.posted, Ordering::Relaxed);
+        let on_their_way = (0..self.in_flight()).map(|ahead| self.taken.wrapping_add(ahead));
+        on_their_way.for_each(|number| self.control().cancel(number));
     }
 
     /// Looks whether the worker is still there.
