@@ -40,6 +40,8 @@ pub const BELLS: usize = 64;
 pub const LOOK: Duration = Duration::from_millis(20);
 /// The block number of a slot's own area in messages; others are those of ctx copies and of `pb_alloc_shared`.
 pub const AREA: u64 = 0;
+/// Notes that a worker gets before anything else: its patience, the bells, its [`Control`].
+pub const START_NOTES: u64 = 3;
 /// Set in the block number of a ctx.
 pub const CTX: u64 = 1 << 63;
 /// Copies of ctx that a worker keeps: when it gets one more, it forgets the oldest. The caller counts along.

@@ -74,7 +74,12 @@ pub unsafe fn serve(fd: i32, handler: Handler) -> Result<()> {
         OwnedFd::from_raw_fd(fd)
     };
     let service = Service::begin(socket, depth, caller);
-    let service = service.ok_or_else(|| Error::new(Status::ERR_IO, "the caller of this worker is gone"))?;
+    let service = service.ok_or_else(|| {
+        Error::new(
+            Status::ERR_IO,
+            "the caller of this worker is gone, or there is no memory to map what it shares",
+        )
+    })?;
     service.run(Worker::with_handler(handler));
     Ok(())
 }
@@ -127,7 +132,7 @@ struct Service {
 }
 
 impl Service {
-    /// Greets the caller and takes what it shares. `None` if the caller is gone.
+    /// Greets the caller and takes what it shares. `None` if the caller is gone, or what it shares cannot be mapped.
     fn begin(socket: OwnedFd, depth: u32, caller: u32) -> Option<Service> {
         link::set_depth(depth);
         if !watch(caller) {
@@ -135,12 +140,7 @@ impl Service {
         }
         socket::greet(socket.as_fd());
         let mut memory = Memory::new(socket);
-        while memory.control.is_none() || memory.bells.is_none() {
-            if !memory.take_one_note() {
-                return None;
-            }
-        }
-        let (control, bells) = (memory.control.clone()?, memory.bells.take()?);
+        let (control, bells) = memory.begin()?;
         Some(Service { memory: Arc::new(Mutex::new(memory)), control, bells })
     }
 

@@ -10,7 +10,7 @@ use crate::process::{Child, Exit};
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};
 use std::collections::{HashSet, VecDeque};
-use std::io;
+use std::io::{self, ErrorKind::BrokenPipe, ErrorKind::ConnectionReset};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -103,10 +103,18 @@ impl Hand {
         };
         let patience = u64::try_from(params.idle.as_millis()).unwrap_or(u64::MAX);
         let note = |about, len| Note { about, id: 0, len, slot: 0 };
-        // A program that has ended already is found out when it is looked at.
-        let _ = hand.tell(note(About::Patience, patience), None);
-        let _ = hand.tell(note(About::Bells, bells.mapping.len() as u64), Some(bells.file.as_fd()));
-        let _ = hand.tell(note(About::Control, hand.control.len() as u64), Some(control_file.as_fd()));
+        let notes = [
+            (note(About::Patience, patience), None),
+            (note(About::Bells, bells.mapping.len() as u64), Some(bells.file.as_fd())),
+            (note(About::Control, hand.control.len() as u64), Some(control_file.as_fd())),
+        ];
+        for (note, file) in notes {
+            match hand.tell(note, file) {
+                // A program that has ended already is found out when it is looked at.
+                Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => break,
+                told => told.map_err(cannot)?,
+            }
+        }
         Ok(hand)
     }
 
