@@ -15,7 +15,7 @@
 //! follow the same pattern: who sleeps raises a flag, looks once more, and sleeps only if the word still has the value that was
 //! looked at; who wakes changes the word first and looks at the flag after. All four are SeqCst, so in their single order
 //! either the flag is raised before the waker looks, and it wakes; or the word changes before the sleeper looks, and it does
-//! not sleep. A caller wakes every [`LOOK`] all the same, to look after workers that died: a dead process rings no bell.
+//! not sleep. A worker that is to leave is posted a request that is none, behind the flag that says so. A caller wakes every [`LOOK`] all the same, to look after workers that died: a dead process rings no bell.
 //!
 //! **What the other side writes is not trusted.** The caller looks at the worker's counters and reply only, checks both, and
 //! takes sizes from its own records.
@@ -104,7 +104,7 @@ pub struct Control {
     pub posted: AtomicU32,
     /// Whether the worker sleeps.
     pub asleep: AtomicU32,
-    /// Whether the worker is to end.
+    /// Whether what is posted next is no request: the worker is to end.
     pub leave: AtomicU32,
     /// Which bell to ring.
     pub bell: AtomicU32,
@@ -187,16 +187,16 @@ impl Control {
         }
     }
 
-    /// The caller's side: asks the worker to end when it is idle.
+    /// The caller's side: asks an idle worker to end. Nothing can be posted to it any more.
     pub fn ask_to_leave(&self) {
         self.leave.store(1, Ordering::SeqCst);
-        futex::wake_all(&self.posted);
+        self.post(self.posted.load(Ordering::Relaxed).wrapping_add(1));
     }
 
-    /// The worker's side: sleeps until more than `done` requests are posted, or it is to leave, or for `most`.
+    /// The worker's side: sleeps until more than `done` requests are posted, or for `most`.
     pub fn sleep(&self, done: u32, most: Duration) {
         self.asleep.store(1, Ordering::SeqCst);
-        if self.posted.load(Ordering::SeqCst) == done && self.leave.load(Ordering::SeqCst) == 0 {
+        if self.posted.load(Ordering::SeqCst) == done {
             futex::wait(&self.posted, done, most);
         }
         self.asleep.store(0, Ordering::SeqCst);
@@ -206,6 +206,15 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_asked_to_leave_does_not_fall_asleep_over_it() {
+        let control = Control::default();
+        control.post(7);
+        control.ask_to_leave();
+        assert_ne!(control.posted.load(Ordering::SeqCst), 7, "the word that a worker sleeps on has changed");
+        assert_eq!(control.leave.load(Ordering::SeqCst), 1);
+    }
 
     #[test]
     fn a_request_is_cancelled_if_it_was_and_whatever_its_number() {

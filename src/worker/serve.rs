@@ -168,6 +168,11 @@ impl Service {
 
     /// Waits for a request; false when it is time to leave.
     fn wait(&self, done: u32) -> bool {
+        self.wait_for_post(done) && self.control().leave.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until something is posted; false when that takes too long.
+    fn wait_for_post(&self, done: u32) -> bool {
         let control = self.control();
         let posted = || control.posted.load(Ordering::Acquire) != done;
         if posted() {
@@ -190,9 +195,6 @@ impl Service {
             control.sleep(done, patience);
             if posted() {
                 return true;
-            }
-            if control.leave.load(Ordering::SeqCst) != 0 {
-                return false;
             }
             if begin.elapsed() >= patience {
                 // A request that is posted now finds either us, or that we are leaving.
