@@ -68,7 +68,7 @@ pub fn set_depth(depth: u32) {
 pub mod state {
     /// At work, or waiting for it.
     pub const ALIVE: u32 = 0;
-    /// It has waited long enough, and ends.
+    /// It has waited long enough, and ends: it begins no request any more.
     pub const LEAVING: u32 = 1;
 }
 

@@ -197,13 +197,9 @@ impl Service {
                 return true;
             }
             if begin.elapsed() >= patience {
-                // A request that is posted now finds either us, or that we are leaving.
+                // For good: what is posted now is given to another worker as soon as the caller sees this.
                 control.worker.state.store(state::LEAVING, Ordering::SeqCst);
-                if control.posted.load(Ordering::SeqCst) == done {
-                    return false;
-                }
-                control.worker.state.store(state::ALIVE, Ordering::SeqCst);
-                return true;
+                return false;
             }
         }
     }

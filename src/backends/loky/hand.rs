@@ -37,7 +37,7 @@ impl Bells {
     }
 }
 
-/// A worker process. Dropping it kills it.
+/// A worker process. Dropping it kills it, with all that its tasks have started.
 pub struct Hand {
     child: Option<Child>,
     /// The process that started it: a fork of that one has no say.
@@ -284,7 +284,8 @@ impl Hand {
             });
         }
         if self.control().worker.state.load(Ordering::SeqCst) == state::LEAVING {
-            return Some(Death::Ended(Exit::Code(0)));
+            // It may have output to write yet.
+            return Some(Death::Ended(self.ended_soon().unwrap_or(Exit::Code(0))));
         }
         // The end of the line is that of the process, or a task's doing.
         is_closed.then(|| self.hung_up())
@@ -313,15 +314,23 @@ impl Hand {
     }
 
     fn hung_up(&mut self) -> Death {
-        // A process that ends closes its descriptors a moment before it can be reaped.
+        match self.ended_soon() {
+            Some(exit) if self.greeted => Death::Ended(exit),
+            Some(exit) => Death::Unfit(self.no_worker(&exit)),
+            None => Death::HungUp,
+        }
+    }
+
+    /// How it ended, if it is about to: a process that ends closes its descriptors a moment before it can be reaped.
+    fn ended_soon(&mut self) -> Option<Exit> {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(50) {
             if let Some(exit) = self.child.as_mut().and_then(Child::try_wait) {
-                return if self.greeted { Death::Ended(exit) } else { Death::Unfit(self.no_worker(&exit)) };
+                return Some(exit);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Death::HungUp
+        None
     }
 
     fn other_version(&self, words: &[u8]) -> Error {
@@ -382,6 +391,8 @@ impl Drop for Hand {
         if self.generation != fork::generation() {
             // It is our parent's.
             self.child.take().into_iter().for_each(Child::disown);
+        } else if let Some(child) = &self.child {
+            child.kill_group();
         }
     }
 }
