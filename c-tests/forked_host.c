@@ -247,6 +247,32 @@ TEST(outputs_that_no_memory_can_hold_are_refused) {
     check_it_works();
 }
 
+static int32_t write_much(void *ctx, size_t index, const void *input, size_t size, pb_output *output) {
+    static const size_t sizes[] = {1, 4 << 20, 200 << 10};
+    static char bytes[4 << 20];
+    (void)ctx, (void)input, (void)size;
+    return pb_output_write(output, bytes, sizes[index]) == PB_OK ? 0 : 1;
+}
+
+static void map_with_small_files(void) {
+    const struct rlimit limit = {1 << 20, 1 << 20};
+    CHECK_INT(0, setrlimit(RLIMIT_FSIZE, &limit));
+    const pb_scope scope = use_backend("multiprocessing", 2);
+    int32_t statuses[3] = {-1, -1, -1};
+    /* All are one worker's, in turn. */
+    pb_map_options options = {.struct_size = sizeof options, .batch_size = 3, .flags = PB_COLLECT_ERRORS};
+    options.statuses = statuses;
+    pb_results *results = NULL;
+    CHECK_STATUS(pb_map_bytes(write_much, NULL, 3, NULL, &options, &results), PB_ERR_TASK_FAILED);
+    CHECK_TEXT("RLIMIT_FSIZE");
+    for (int i = 0; i < 3; i++)
+        CHECK_INT(i == 1, statuses[i]);
+    pb_results_free(results);
+    CHECK_OK(pb_pop_backend(scope));
+}
+
+TEST(a_result_that_is_too_large_takes_no_room_from_the_next) { in_child(map_with_small_files); }
+
 /* ---- its threads and forks ---- */
 
 static void *map_often(void *unused) {
@@ -348,6 +374,7 @@ int main(void) {
     RUN(where_fewer_processes_can_be_started_those_do_the_work);
     RUN(maps_run_with_few_or_no_descriptors);
     RUN(outputs_that_no_memory_can_hold_are_refused);
+    RUN(a_result_that_is_too_large_takes_no_room_from_the_next);
     RUN(fifty_threads_map_at_once);
     RUN(tasks_on_threads_and_in_workers_may_fork_workers_of_their_own);
     RUN(the_program_may_fork_while_a_map_runs);

@@ -242,6 +242,28 @@ TEST(a_task_that_goes_on_for_ever_is_killed_and_the_others_keep_their_results) {
     }
 }
 
+static int32_t loop_or_count(void *ctx, size_t index, const void *input, void *output) {
+    board *b = ctx;
+    (void)input, (void)output;
+    if (index == b->index)
+        commit(LOOP);
+    __atomic_add_fetch(&b->starts, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+/* Replies that come all the time are no reason not to look after a worker that sends none. */
+TEST(it_is_killed_though_others_end_all_the_time) {
+    enum { MANY = 20000000 }; /* many times more than run until that one is killed */
+    board *b = new_board(LOOP, BAD);
+    pb_map_options options = with_board(0, NULL);
+    options.timeout = 0.3;
+    options.batch_size = 1;
+    CHECK_STATUS(pb_parallel_map(loop_or_count, b, MANY, NULL, 0, NULL, 0, &options), PB_ERR_TIMEOUT);
+    CHECK_INT(BAD, last_info().task_index);
+    CHECK(b->starts < MANY / 4);
+    pb_free_shared(b);
+}
+
 TEST(a_cancelled_map_does_not_wait_for_tasks_that_do_not_listen) {
     board *b = new_board(LOOP, 0);
     int64_t outputs[N];
@@ -351,6 +373,7 @@ int main(int argc, char **argv) {
     RUN(a_lost_item_is_started_again_as_often_as_the_caller_allows);
     RUN(one_that_succeeds_then_is_no_error);
     RUN(a_task_that_goes_on_for_ever_is_killed_and_the_others_keep_their_results);
+    RUN(it_is_killed_though_others_end_all_the_time);
     RUN(a_cancelled_map_does_not_wait_for_tasks_that_do_not_listen);
     RUN(tasks_may_fork_change_directory_and_start_threads);
     RUN(a_task_that_closes_all_descriptors_harms_nobody_else);

@@ -136,6 +136,94 @@ static void map_here_too(void) {
     check_map(50);
 }
 
+static void add_one_to_few(pb_job **job) {
+    int64_t outputs[10] = {0};
+    const pb_status status =
+        job == NULL ? pb_parallel_map(add_one, NULL, 10, NULL, 0, outputs, sizeof *outputs, NULL)
+                    : pb_submit_map(add_one, NULL, 10, NULL, 0, outputs, sizeof *outputs, NULL, job);
+    CHECK_OK(status);
+    if (job != NULL) {
+        CHECK_OK(pb_job_wait(*job, PATIENCE));
+        pb_job_free(*job);
+    }
+    CHECK_INT(10, outputs[9]);
+}
+
+/* On the thread that drives the outer map, and on one that this one waits for. */
+static int32_t map_in_callback(void *user, size_t done, size_t failed, size_t total, double elapsed) {
+    (void)done, (void)failed, (void)total, (void)elapsed;
+    pb_job *job = NULL;
+    add_one_to_few(NULL);
+    add_one_to_few(&job);
+    ++*(int *)user;
+    return 0;
+}
+
+TEST(a_progress_callback_may_call_maps_while_its_own_has_all_workers) {
+    const pb_scope scope = use_backend("loky", 2);
+    int calls = 0;
+    int64_t outputs[100] = {0};
+    const pb_map_options options = {
+        .struct_size = sizeof options, .progress = map_in_callback, .progress_user = &calls};
+    CHECK_OK(pb_parallel_map(take_2_ms, NULL, 100, NULL, 0, outputs, sizeof *outputs, &options));
+    CHECK(calls >= 2);
+    for (int64_t i = 0; i < 100; ++i)
+        CHECK_INT(i + 1, outputs[i]);
+    CHECK_OK(pb_pop_backend(scope));
+}
+
+/* Counts itself, and tells who it was. */
+static int32_t count_me(void *ctx, size_t index, const void *input, void *output) {
+    (void)index, (void)input;
+    work_for(0.002);
+    __atomic_add_fetch((int *)ctx, 1, __ATOMIC_SEQ_CST);
+    *(int32_t *)output = (int32_t)getpid();
+    return 0;
+}
+
+typedef struct forker {
+    pid_t child; /* 0 in the child itself, -1 before the fork */
+} forker;
+
+/* Forks in the middle of the map, and lets the copy come to its end first. */
+static int32_t fork_once(void *user, size_t done, size_t failed, size_t total, double elapsed) {
+    (void)done, (void)failed, (void)total, (void)elapsed;
+    forker *f = user;
+    if (f->child != -1)
+        return 0;
+    f->child = fork();
+    CHECK(f->child >= 0);
+    if (f->child == 0)
+        alarm(60);
+    else
+        await(f->child);
+    return 0;
+}
+
+TEST(a_fork_in_a_callback_leaves_the_map_and_its_workers_to_the_parent) {
+    enum { N = 60 };
+    const pb_scope scope = use_backend("loky", 1);
+    void *count = NULL;
+    CHECK_OK(pb_alloc_shared(sizeof(int), &count));
+    forker f = {.child = -1};
+    int32_t pids[N + 1] = {0};
+    pb_map_options options = {.struct_size = sizeof options, .batch_size = 1, .ctx_size = sizeof(int)};
+    options.progress = fork_once;
+    options.progress_user = &f;
+    const pb_status status = pb_parallel_map(count_me, count, N, NULL, 0, pids, sizeof *pids, &options);
+    if (f.child == 0)
+        _exit(status == PB_ERR_WORKER_LOST && strstr(pb_last_error(), "forked") != NULL ? 0 : 1);
+    CHECK(f.child > 0);
+    CHECK_INT(PB_OK, status);
+    options.progress = NULL;
+    CHECK_OK(pb_parallel_map(count_me, count, 1, NULL, 0, pids + N, sizeof *pids, &options));
+    CHECK_INT(N + 1, *(int *)count);
+    for (int i = 0; i < N; ++i)
+        CHECK_INT(pids[N], pids[i]);
+    pb_free_shared(count);
+    CHECK_OK(pb_pop_backend(scope));
+}
+
 TEST(a_fork_has_workers_of_its_own) {
     const pb_scope scope = use_backend("loky", 2);
     for (int i = 0; i < 3; ++i) {
@@ -309,6 +397,8 @@ int main(int argc, char **argv) {
     unsetenv("PB_WORKER");
     RUN(when_the_caller_is_killed_its_workers_end_whatever_they_do);
     RUN(an_interrupt_is_for_the_caller_and_not_for_workers);
+    RUN(a_progress_callback_may_call_maps_while_its_own_has_all_workers);
+    RUN(a_fork_in_a_callback_leaves_the_map_and_its_workers_to_the_parent);
     RUN(a_fork_has_workers_of_its_own);
     RUN(fifty_threads_share_the_workers);
     RUN(workers_may_have_workers_but_not_without_end);

@@ -2,7 +2,10 @@
 #include "sync.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int32_t tell_pid(void *ctx, size_t index, const void *input, void *output) {
@@ -197,6 +200,39 @@ TEST(one_that_fails_ends_the_map_with_its_text) {
     CHECK_OK(pb_pop_backend(scope));
 }
 
+/* Fails, and leaves a process that has the FIFO open. */
+static int32_t leave_one_behind(void *ctx, size_t index, const void *input, void *output) {
+    (void)ctx, (void)index, (void)input, (void)output;
+    const int fifo = open(getenv("PB_TEST_FIFO"), O_WRONLY);
+    if (fork() == 0) {
+        alarm(60);
+        while (getpid() > 0)
+            pause();
+    }
+    close(fifo);
+    return 9;
+}
+
+TEST(what_it_has_started_ends_with_its_worker) {
+    char folder[] = "/tmp/pb-life-XXXXXX", path[64];
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/fifo", folder);
+    CHECK_INT(0, mkfifo(path, 0600));
+    CHECK_INT(0, setenv("PB_TEST_FIFO", path, 1));
+    struct pollfd fifo = {.fd = open(path, O_RDONLY | O_NONBLOCK), .events = POLLIN};
+    CHECK(fifo.fd >= 0);
+    pb_scope scope = 0;
+    CHECK_OK(pb_push_backend("loky", 1, 0, "initializer=leave_one_behind", &scope));
+    CHECK_STATUS(pb_parallel_map(tell_pid, NULL, 1, NULL, 0, NULL, 0, NULL), PB_ERR_TASK_FAILED);
+    CHECK_INT(1, poll(&fifo, 1, (int)(PATIENCE * 1000)));
+    CHECK(fifo.revents & POLLHUP); /* nobody has it open any more */
+    CHECK_OK(pb_pop_backend(scope));
+    CHECK_INT(0, unsetenv("PB_TEST_FIFO"));
+    close(fifo.fd);
+    unlink(path);
+    rmdir(folder);
+}
+
 /* ---- what a worker finds ---- */
 
 static int32_t tell_variables(void *ctx, size_t index, const void *input, void *output) {
@@ -316,6 +352,7 @@ TEST(long_strings_are_sent_in_parts) {
 int main(int argc, char **argv) {
     CHECK_OK(pb_register_task("warm_up", warm_up));
     CHECK_OK(pb_register_task("fail_to_start", fail_to_start));
+    CHECK_OK(pb_register_task("leave_one_behind", leave_one_behind));
     pb_worker_main(argc, argv);
     RUN(ten_calls_use_the_same_workers);
     RUN(another_number_of_workers_keeps_those_that_are_there);
@@ -325,6 +362,7 @@ int main(int argc, char **argv) {
     RUN(so_is_one_that_has_grown_too_large);
     RUN(the_initializer_runs_once_in_each_worker);
     RUN(one_that_fails_ends_the_map_with_its_text);
+    RUN(what_it_has_started_ends_with_its_worker);
     RUN(variables_of_native_libraries_say_the_share_unless_the_user_does);
     RUN(a_large_ctx_is_the_same_in_every_call_and_changes_with_the_callers);
     RUN(items_may_grow_from_call_to_call_and_lie_in_shared_blocks);

@@ -127,15 +127,30 @@ impl Child {
 
     /// Kills it, if it still runs.
     pub fn kill(&self) {
-        if !self.reaped {
-            // SAFETY: not reaped, so the pid is its own.
-            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        self.signal(libc::SIGKILL);
+    }
+
+    /// Sends a signal, 0 for none; whether it is there to get one. By its descriptor, if there is one: where the host reaps all
+    /// children by itself, another process may have its pid by now.
+    fn signal(&self, signal: i32) -> bool {
+        if self.reaped {
+            return false;
         }
+        if let Some(fd) = &self.pidfd {
+            let none = std::ptr::null::<libc::siginfo_t>();
+            // SAFETY: plain numbers, and no further information.
+            let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, none, 0) };
+            if sent == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
+                return sent == 0;
+            }
+        }
+        // SAFETY: not reaped, so the pid is its own.
+        unsafe { libc::kill(self.pid, signal) == 0 }
     }
 
     /// Kills it with all that it has started, where it is the leader of a process group.
     pub(crate) fn kill_group(&self) {
-        if !self.reaped {
+        if self.signal(0) {
             // SAFETY: not reaped, so the number is its own, and no other group has it.
             unsafe { libc::kill(-self.pid, libc::SIGKILL) };
             self.kill();

@@ -98,6 +98,11 @@ impl Job {
         }
     }
 
+    /// Whether it is time to tell of progress.
+    pub fn has_news(&self) -> bool {
+        self.plan.progress.as_ref().is_some_and(|progress| progress.is_due(now() - self.begun))
+    }
+
     /// Tells of progress, if it is time.
     pub fn tell(&self) {
         if self.plan.progress.is_some() {

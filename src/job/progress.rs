@@ -38,7 +38,7 @@ impl Progress {
         (self.call)(report.done, report.failed, report.total, report.elapsed);
     }
 
-    fn is_due(&self, now: u64) -> bool {
+    pub(super) fn is_due(&self, now: u64) -> bool {
         now >= self.next.load(Ordering::Relaxed)
     }
 

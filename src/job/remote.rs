@@ -197,10 +197,17 @@ impl Job {
         }
     }
 
+    /// Takes a worker's reply, as [`Job::take_reply`], and tells of progress if it is time.
+    pub fn complete(&self, chunk: Chunk, reply: &Reply, home: Option<&Arc<Mapping>>) -> Result<()> {
+        self.take_reply(chunk, reply, home)?;
+        self.tell();
+        Ok(())
+    }
+
     /// Takes a worker's reply: results, statuses, failures. An error is about the reply itself, and then nothing was done.
     /// Outputs that are not in the reply were stored before.
     /// `home` is the mapping of the reply where it has one of its own, which may be kept.
-    pub fn complete(&self, chunk: Chunk, reply: &Reply, home: Option<&Arc<Mapping>>) -> Result<()> {
+    pub fn take_reply(&self, chunk: Chunk, reply: &Reply, home: Option<&Arc<Mapping>>) -> Result<()> {
         if let Some((status, text)) = reply.refused {
             self.fail(Error::new(status, text));
             return Ok(());
@@ -210,7 +217,6 @@ impl Job {
         self.plan.task.store(chunk.begin, reply.outputs, home);
         self.take_statuses(Chunk { end: chunk.begin + ran, ..chunk }, reply);
         self.claims.took(ran, reply.nanoseconds);
-        self.tell();
         // The worker stopped early without a failure of its own: it was asked to.
         if !self.is_stopped() {
             self.put_back(Chunk { begin: chunk.begin + ran, ..chunk });

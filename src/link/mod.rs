@@ -15,7 +15,7 @@
 //! follow the same pattern: who sleeps raises a flag, looks once more, and sleeps only if the word still has the value that was
 //! looked at; who wakes changes the word first and looks at the flag after. All four are SeqCst, so in their single order
 //! either the flag is raised before the waker looks, and it wakes; or the word changes before the sleeper looks, and it does
-//! not sleep. A caller wakes every [`LOOK`] all the same, to look after workers that died: a dead process rings no bell.
+//! not sleep. A worker that is to leave is posted a request that is none, behind the flag that says so. A caller wakes every [`LOOK`] all the same, to look after workers that died: a dead process rings no bell.
 //!
 //! **What the other side writes is not trusted.** The caller looks at the worker's counters and reply only, checks both, and
 //! takes sizes from its own records.
@@ -40,6 +40,8 @@ pub const BELLS: usize = 64;
 pub const LOOK: Duration = Duration::from_millis(20);
 /// The block number of a slot's own area in messages; others are those of ctx copies and of `pb_alloc_shared`.
 pub const AREA: u64 = 0;
+/// Notes that a worker gets before anything else: its patience, the bells, its [`Control`].
+pub const START_NOTES: u64 = 3;
 /// Set in the block number of a ctx.
 pub const CTX: u64 = 1 << 63;
 /// Copies of ctx that a worker keeps: when it gets one more, it forgets the oldest. The caller counts along.
@@ -66,7 +68,7 @@ pub fn set_depth(depth: u32) {
 pub mod state {
     /// At work, or waiting for it.
     pub const ALIVE: u32 = 0;
-    /// It has waited long enough, and ends.
+    /// It has waited long enough, and ends: it begins no request any more.
     pub const LEAVING: u32 = 1;
 }
 
@@ -88,6 +90,8 @@ pub struct Slot {
     pub reply_room: AtomicU64,
     /// How large the reply has become; written by the worker.
     pub reply_len: AtomicU64,
+    /// Whether the request is to end early; zeroed by the caller as it posts.
+    pub cancelled: AtomicU32,
     /// How far the request has come; zeroed by the caller.
     pub marks: Marks,
 }
@@ -100,9 +104,7 @@ pub struct Control {
     pub posted: AtomicU32,
     /// Whether the worker sleeps.
     pub asleep: AtomicU32,
-    /// Requests below this number are to end early.
-    pub cancelled: AtomicU32,
-    /// Whether the worker is to end.
+    /// Whether what is posted next is no request: the worker is to end.
     pub leave: AtomicU32,
     /// Which bell to ring.
     pub bell: AtomicU32,
@@ -162,6 +164,21 @@ impl Bell {
 }
 
 impl Control {
+    /// The slot of request `number`.
+    pub fn slot(&self, number: u32) -> &Slot {
+        &self.slots[number as usize % SLOTS]
+    }
+
+    /// The caller's side: asks a request that was posted and not taken to end early.
+    pub fn cancel(&self, number: u32) {
+        self.slot(number).cancelled.store(1, Ordering::Relaxed);
+    }
+
+    /// The worker's side: whether the request that it runs is to end early.
+    pub fn is_cancelled(&self, number: u32) -> bool {
+        self.slot(number).cancelled.load(Ordering::Relaxed) != 0
+    }
+
     /// The caller's side: hands request number `posted - 1` over.
     pub fn post(&self, posted: u32) {
         self.posted.store(posted, Ordering::SeqCst);
@@ -170,18 +187,43 @@ impl Control {
         }
     }
 
-    /// The caller's side: asks the worker to end when it is idle.
+    /// The caller's side: asks an idle worker to end. Nothing can be posted to it any more.
     pub fn ask_to_leave(&self) {
         self.leave.store(1, Ordering::SeqCst);
-        futex::wake_all(&self.posted);
+        self.post(self.posted.load(Ordering::Relaxed).wrapping_add(1));
     }
 
-    /// The worker's side: sleeps until more than `done` requests are posted, or it is to leave, or for `most`.
+    /// The worker's side: sleeps until more than `done` requests are posted, or for `most`.
     pub fn sleep(&self, done: u32, most: Duration) {
         self.asleep.store(1, Ordering::SeqCst);
-        if self.posted.load(Ordering::SeqCst) == done && self.leave.load(Ordering::SeqCst) == 0 {
+        if self.posted.load(Ordering::SeqCst) == done {
             futex::wait(&self.posted, done, most);
         }
         self.asleep.store(0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_asked_to_leave_does_not_fall_asleep_over_it() {
+        let control = Control::default();
+        control.post(7);
+        control.ask_to_leave();
+        assert_ne!(control.posted.load(Ordering::SeqCst), 7, "the word that a worker sleeps on has changed");
+        assert_eq!(control.leave.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_request_is_cancelled_if_it_was_and_whatever_its_number() {
+        let control = Control::default();
+        for number in [0, 1, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, u32::MAX] {
+            assert!(!control.is_cancelled(number));
+            control.cancel(number);
+            assert!(control.is_cancelled(number) && !control.is_cancelled(number.wrapping_add(1)));
+            control.slot(number).cancelled.store(0, Ordering::Relaxed);
+        }
     }
 }

@@ -89,12 +89,29 @@ impl ArenaFile {
 
     /// A new range, with memory of its own: a file without would kill whoever writes to it when memory runs out.
     fn grow(&self, len: usize) -> Result<(u64, Mapping)> {
-        let len = pages(len).ok_or_else(|| no_memory(len, "more than an address space holds"))?;
-        let offset = self.end().fetch_add(len as u64, Ordering::Relaxed);
-        within_file_limit(offset, len)?;
-        system::allocate(self.file.as_fd(), offset, len)
-            .map_err(|error| no_memory(len, &error.to_string()))?;
-        Ok((offset, Mapping::of_file(self.file.as_fd(), offset, len)?))
+        let too_large = || no_memory(len, "more than an address space holds");
+        let len = pages(len).ok_or_else(too_large)?;
+        let mut offset = self.end().load(Ordering::Relaxed);
+        loop {
+            within_file_limit(offset, len)?;
+            let end = offset.checked_add(len as u64).ok_or_else(too_large)?;
+            match self.move_end(offset, end) {
+                Ok(_) => break,
+                Err(moved) => offset = moved,
+            }
+        }
+        let mapping = system::allocate(self.file.as_fd(), offset, len)
+            .map_err(|error| no_memory(len, &error.to_string()))
+            .and_then(|()| Mapping::of_file(self.file.as_fd(), offset, len));
+        if mapping.is_err() {
+            // Where others have gone on behind it meanwhile, the range stays a hole.
+            let _ = self.move_end(offset + len as u64, offset);
+        }
+        Ok((offset, mapping?))
+    }
+
+    fn move_end(&self, from: u64, to: u64) -> std::result::Result<u64, u64> {
+        self.end().compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
     }
 
     fn give_back(&self, offset: u64, len: usize) {
@@ -315,6 +332,10 @@ mod tests {
             assert!(arena.move_on(usize::MAX).is_err());
             arena.append(b" still works").unwrap();
             assert_eq!(arena.end().size, 17);
+            // What was refused has taken no room: there is some for a segment more.
+            arena.begin();
+            arena.append(&[1; 2 * FIRST_SEGMENT]).unwrap();
+            assert_eq!(arena.end().size, 2 * FIRST_SEGMENT as u64);
         }
     }
 }

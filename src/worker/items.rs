@@ -191,10 +191,12 @@ impl Items {
             Function::Elements(call) => self.call(*call, item),
             Function::Bytes(call, parcel) => self.call_bytes(*call, parcel, item),
         };
-        if code != 0 {
-            self.last.store(code, Ordering::Relaxed);
+        match code {
+            // Where errors are collected an item has ended once its status is written: see `record`.
+            0 if self.collect_errors => {}
+            0 => marks.ended.store(item as u64 + 1, Ordering::Release),
+            _ => self.last.store(code, Ordering::Relaxed),
         }
-        marks.ended.store(item as u64 + 1, Ordering::Release);
         code
     }
 
@@ -231,7 +233,8 @@ impl Items {
 
     /// Hands over the answer, when all is over.
     pub(super) fn reply<R>(&self, failure: Option<Failure>, deliver: impl FnOnce(Pieces) -> R) -> R {
-        let ran = self.marks().ended.load(Ordering::Relaxed) as usize;
+        // All that have begun are over; the last one may have failed.
+        let ran = self.marks().begun.load(Ordering::Relaxed) as usize;
         let last = self.last.load(Ordering::Relaxed);
         let mut each: Vec<u8> = Vec::new();
         if self.collect_errors {
@@ -348,6 +351,69 @@ impl Task for Arc<Items> {
     fn record(&self, index: usize, status: i32) {
         if let Some(place) = self.statuses().get(index - self.begin) {
             place.store(status, Ordering::Relaxed);
+            self.marks().ended.store((index - self.begin) as u64 + 1, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Shared {
+        marks: Marks,
+        statuses: [AtomicI32; 3],
+    }
+
+    impl Surface for Shared {
+        fn at(&self, _block: u64, _offset: u64, _len: u64) -> Result<usize> {
+            Ok(0)
+        }
+
+        fn marks(&self) -> Option<&Marks> {
+            Some(&self.marks)
+        }
+
+        fn statuses(&self, _count: usize) -> Option<&[AtomicI32]> {
+            Some(&self.statuses)
+        }
+
+        fn stopped(&self) -> bool {
+            false
+        }
+    }
+
+    extern "C-unwind" fn fail_in_1(
+        _ctx: *mut c_void,
+        index: usize,
+        _input: *const c_void,
+        _output: *mut c_void,
+    ) -> i32 {
+        if index == 1 { 7 } else { 0 }
+    }
+
+    fn three_items(collect_errors: bool) -> (Arc<Items>, Arc<Shared>) {
+        let shared = Arc::new(Shared::default());
+        let request = Request { end: 3, collect_errors, ..Request::default() };
+        let buffers = [Buffer::NULL, Buffer::NULL, Buffer::NULL];
+        let address = fail_in_1 as *const () as usize;
+        (Arc::new(Items::new(address, &request, buffers, shared.clone()).unwrap()), shared)
+    }
+
+    /// Else, should the worker die then, it would count as one that succeeded.
+    #[test]
+    fn a_failed_item_has_not_ended_before_its_status_can_be_read() {
+        let ended = |shared: &Shared| shared.marks.ended.load(Ordering::Acquire);
+        let (items, shared) = three_items(false);
+        assert_eq!([items.run(0), items.run(1)], [0, 7]);
+        assert_eq!(ended(&shared), 1, "its code is nowhere but in the reply");
+        let (items, shared) = three_items(true);
+        for (index, code) in [0, 7, 0].into_iter().enumerate() {
+            assert_eq!(items.run(index), code);
+            assert_eq!(ended(&shared), index as u64);
+            items.record(index, code);
+            assert_eq!(ended(&shared), index as u64 + 1);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::link::segment;
 use crate::link::socket::{self, About, Note};
-use crate::link::{Bell, CTX, CTX_KEPT, Control, SLOTS};
+use crate::link::{Bell, CTX, CTX_KEPT, Control, SLOTS, START_NOTES};
 use crate::message::Pieces;
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};
@@ -22,8 +22,8 @@ struct Ctx {
 pub(super) struct Memory {
     socket: OwnedFd,
     received: u64,
-    pub control: Option<Arc<Mapping>>,
-    pub bells: Option<Mapping>,
+    control: Option<Arc<Mapping>>,
+    bells: Option<Mapping>,
     pub patience: Duration,
     areas: [Option<Arc<Mapping>>; SLOTS],
     ctxs: VecDeque<Ctx>,
@@ -44,9 +44,13 @@ impl Memory {
         }
     }
 
-    /// Waits for one more note. False at the end of the line.
-    pub fn take_one_note(&mut self) -> bool {
-        self.take_notes(self.received + 1)
+    /// Waits for the first notes: the head of the worker's segment, and the bells. `None` where one did not come, or could not
+    /// be mapped.
+    pub fn begin(&mut self) -> Option<(Arc<Mapping>, Mapping)> {
+        if !self.take_notes(START_NOTES) {
+            return None;
+        }
+        Some((self.control.clone()?, self.bells.take()?))
     }
 
     /// Takes notes until there were so many. False at the end of the line.
@@ -136,4 +140,36 @@ fn missing(block: u64) -> Error {
             "a worker process could not map {what}: it has no address space left (RLIMIT_AS?), or no memory"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::BELLS;
+
+    fn first_notes(caller: &OwnedFd, bells: Option<&OwnedFd>) {
+        let (control, _) = segment::create(size_of::<Control>()).unwrap();
+        let note = |about, len: usize| Note { about, id: 0, len: len as u64, slot: 0 };
+        let tell = |note, file: Option<&OwnedFd>| socket::send(caller.as_fd(), note, file.map(AsFd::as_fd));
+        tell(note(About::Patience, 1000), None).unwrap();
+        tell(note(About::Bells, BELLS * size_of::<Bell>()), bells).unwrap();
+        tell(note(About::Control, size_of::<Control>()), Some(&control)).unwrap();
+    }
+
+    #[test]
+    fn a_worker_begins_with_all_that_its_caller_shares() {
+        let (caller, worker) = socket::pair().unwrap();
+        let (bells, _) = segment::create(BELLS * size_of::<Bell>()).unwrap();
+        first_notes(&caller, Some(&bells));
+        let mut memory = Memory::new(worker);
+        assert!(memory.begin().is_some());
+        assert_eq!(memory.patience, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn it_ends_rather_than_waits_where_a_part_is_missing() {
+        let (caller, worker) = socket::pair().unwrap();
+        first_notes(&caller, None);
+        assert!(Memory::new(worker).begin().is_none());
+    }
 }

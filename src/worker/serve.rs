@@ -74,7 +74,12 @@ pub unsafe fn serve(fd: i32, handler: Handler) -> Result<()> {
         OwnedFd::from_raw_fd(fd)
     };
     let service = Service::begin(socket, depth, caller);
-    let service = service.ok_or_else(|| Error::new(Status::ERR_IO, "the caller of this worker is gone"))?;
+    let service = service.ok_or_else(|| {
+        Error::new(
+            Status::ERR_IO,
+            "the caller of this worker is gone, or there is no memory to map what it shares",
+        )
+    })?;
     service.run(Worker::with_handler(handler));
     Ok(())
 }
@@ -127,7 +132,7 @@ struct Service {
 }
 
 impl Service {
-    /// Greets the caller and takes what it shares. `None` if the caller is gone.
+    /// Greets the caller and takes what it shares. `None` if the caller is gone, or what it shares cannot be mapped.
     fn begin(socket: OwnedFd, depth: u32, caller: u32) -> Option<Service> {
         link::set_depth(depth);
         if !watch(caller) {
@@ -135,12 +140,7 @@ impl Service {
         }
         socket::greet(socket.as_fd());
         let mut memory = Memory::new(socket);
-        while memory.control.is_none() || memory.bells.is_none() {
-            if !memory.take_one_note() {
-                return None;
-            }
-        }
-        let (control, bells) = (memory.control.clone()?, memory.bells.take()?);
+        let (control, bells) = memory.begin()?;
         Some(Service { memory: Arc::new(Mutex::new(memory)), control, bells })
     }
 
@@ -168,6 +168,11 @@ impl Service {
 
     /// Waits for a request; false when it is time to leave.
     fn wait(&self, done: u32) -> bool {
+        self.wait_for_post(done) && self.control().leave.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until something is posted; false when that takes too long.
+    fn wait_for_post(&self, done: u32) -> bool {
         let control = self.control();
         let posted = || control.posted.load(Ordering::Acquire) != done;
         if posted() {
@@ -191,17 +196,10 @@ impl Service {
             if posted() {
                 return true;
             }
-            if control.leave.load(Ordering::SeqCst) != 0 {
-                return false;
-            }
             if begin.elapsed() >= patience {
-                // A request that is posted now finds either us, or that we are leaving.
+                // For good: what is posted now is given to another worker as soon as the caller sees this.
                 control.worker.state.store(state::LEAVING, Ordering::SeqCst);
-                if control.posted.load(Ordering::SeqCst) == done {
-                    return false;
-                }
-                control.worker.state.store(state::ALIVE, Ordering::SeqCst);
-                return true;
+                return false;
             }
         }
     }
@@ -278,7 +276,7 @@ impl Desk {
     }
 
     fn slot(&self) -> &Slot {
-        &self.control().slots[self.number as usize % SLOTS]
+        self.control().slot(self.number)
     }
 }
 
@@ -302,7 +300,6 @@ impl Surface for Desk {
     }
 
     fn stopped(&self) -> bool {
-        // Numbers wrap around.
-        self.is_over || self.control().cancelled.load(Ordering::Relaxed).wrapping_sub(self.number) as i32 > 0
+        self.is_over || self.control().is_cancelled(self.number)
     }
 }

@@ -1,8 +1,8 @@
 //! One call: borrows workers and drives them from the caller's thread until all items have run.
 //!
-//! The caller posts chunks and takes replies; between them it sleeps on its bell. Every [`LOOK`] at least it looks for what
-//! rings no bell: workers that died or left, items that are late, a job that was stopped. A worker that is to end early gets
-//! a moment to do so and is killed then; another one takes its seat (`losses.rs`).
+//! The caller posts chunks and takes replies; between them it sleeps on its bell. Every [`LOOK`], however busy it is, it looks
+//! for what rings no bell: workers that died or left, items that are late, a job that was stopped. A worker that is to end
+//! early gets a moment to do so and is killed then; another one takes its seat (`losses.rs`).
 
 use super::command::Threads;
 use super::executor::{CtxCopy, Executor, next_number};
@@ -119,6 +119,9 @@ impl<'a> Call<'a> {
     /// Runs the job.
     pub fn run(mut self) -> Result<()> {
         let ran = self.drive();
+        if self.is_forked() {
+            return ran;
+        }
         for station in self.stations.drain(..).flatten() {
             // After an error of our own something may still be on its way.
             if station.flights.is_empty() {
@@ -144,6 +147,7 @@ impl<'a> Call<'a> {
                     moved |= self.fill(seat, depth)?;
                 }
             }
+            self.tell()?;
             if self.job.is_stopped() {
                 self.cancel();
             }
@@ -153,24 +157,32 @@ impl<'a> Call<'a> {
                 }
                 continue;
             }
-            if moved {
-                looked = Instant::now();
-                continue;
-            }
-            if self.spin() {
-                continue;
-            }
             // Workers that are asked to stop are looked after more often.
-            let nap = if self.job.is_stopped() { Duration::from_millis(5) } else { LOOK };
-            self.bell().sleep(seen, nap);
-            if fork::generation() != self.generation {
-                return Err(forked());
-            }
-            if looked.elapsed() >= LOOK.min(Duration::from_millis(5)) || self.job.is_stopped() {
+            let pause = if self.job.is_stopped() { Duration::from_millis(5) } else { LOOK };
+            if looked.elapsed() >= pause {
                 self.look_after_workers()?;
                 looked = Instant::now();
+                continue;
             }
+            if moved || self.spin() {
+                continue;
+            }
+            self.bell().sleep(seen, pause.saturating_sub(looked.elapsed()));
         }
+    }
+
+    /// Calls the caller's callback, if it is time. It may call maps, and fork.
+    fn tell(&self) -> Result<()> {
+        if self.job.has_news() {
+            let _callback = self.executor.in_callback();
+            self.job.tell();
+        }
+        if self.is_forked() { Err(forked()) } else { Ok(()) }
+    }
+
+    /// Whether this is a fork of the process that runs the map: the workers, and the memory that they share, are its parent's.
+    fn is_forked(&self) -> bool {
+        fork::generation() != self.generation
     }
 
     fn is_busy(&self) -> bool {
@@ -249,8 +261,9 @@ impl<'a> Call<'a> {
     fn hire(&mut self, seat: usize) -> Result<bool> {
         let around = self.job.around(seat);
         let threads = Threads { count: around.limit, is_exact: around.limit_is_exact };
+        let has_some = self.stations.iter().any(Option::is_some);
         let hand = loop {
-            let Some(mut hand) = self.executor.borrow(self.stations.len(), threads)? else {
+            let Some(mut hand) = self.executor.borrow(self.stations.len(), has_some, threads)? else {
                 return Ok(false);
             };
             // One that has left, or was killed, while nobody looked.
@@ -400,7 +413,7 @@ impl<'a> Call<'a> {
         if let Some(area) = area.filter(|_| outputs > 0) {
             self.job.task().store(flight.chunk.begin, area.bytes(flight.layout.outputs, outputs), None);
         }
-        self.job.complete(flight.chunk, &reply, file.as_ref())?;
+        self.job.take_reply(flight.chunk, &reply, file.as_ref())?;
         station.hand.items += ran as u64;
         station.last = Duration::from_nanos(reply.nanoseconds);
         self.false_starts = 0;

@@ -4,6 +4,9 @@
 //! asked for; calls of several threads share them, and a call that finds none idle waits for the first that comes back. It
 //! holds none meanwhile, and who holds one gives it back without waiting for anybody: so nobody waits for ever.
 //!
+//! Only a progress callback may wait for anything, another call among it, while its own call holds workers. As long as one
+//! runs, a call that has no worker and finds none idle does not wait, but starts one.
+//!
 //! One lock guards everything; it is held over forks. Processes are started and waited for without it.
 
 use super::command::Threads;
@@ -13,7 +16,7 @@ use crate::link::{CTX, CTX_KEPT, segment};
 use crate::shared::Mapping;
 use crate::status::Result;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,17 @@ pub struct Executor {
     pub params: Params,
     pub bells: Bells,
     number: u64,
+    /// Callbacks that run while their calls hold workers.
+    callbacks: AtomicUsize,
+}
+
+/// A callback, as long as it runs.
+pub struct Callback<'a>(&'a AtomicUsize);
+
+impl Drop for Callback<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A ctx in memory that workers map.
@@ -67,7 +81,9 @@ pub fn get(params: &Params) -> Result<Arc<Executor>> {
     if let Some(executor) = find(&lock()) {
         return Ok(executor);
     }
-    let executor = Arc::new(Executor { params: params.clone(), bells: Bells::new()?, number: next_number() });
+    let (bells, number) = (Bells::new()?, next_number());
+    let executor =
+        Arc::new(Executor { params: params.clone(), bells, number, callbacks: AtomicUsize::new(0) });
     let mut crews = lock();
     if let Some(executor) = find(&crews) {
         return Ok(executor);
@@ -82,8 +98,20 @@ impl Executor {
         crews.iter_mut().find(|crew| crew.executor.number == self.number)
     }
 
-    /// Borrows or starts a worker for a call that wants `wanted` in all and has `have`. `None` where all are lent to others.
-    pub fn borrow(&self, wanted: usize, threads: Threads) -> Result<Option<Hand>> {
+    /// To be held while a callback runs whose call holds workers.
+    pub fn in_callback(&self) -> Callback<'_> {
+        self.callbacks.fetch_add(1, Ordering::Relaxed);
+        Callback(&self.callbacks)
+    }
+
+    /// Whether a call must not wait until a worker comes back: its holder may be waiting for the call.
+    fn may_be_awaited(&self) -> bool {
+        self.callbacks.load(Ordering::Relaxed) > 0
+    }
+
+    /// Borrows or starts a worker for a call that wants `wanted` in all and may have some already. `None` where all are lent
+    /// to others.
+    pub fn borrow(&self, wanted: usize, has_some: bool, threads: Threads) -> Result<Option<Hand>> {
         {
             let mut crews = lock();
             match self.crew(&mut crews) {
@@ -91,7 +119,7 @@ impl Executor {
                     if let Some(hand) = crew.idle.pop() {
                         return Ok(Some(hand));
                     }
-                    if crew.total >= wanted {
+                    if crew.total >= wanted && (has_some || !self.may_be_awaited()) {
                         return Ok(None);
                     }
                     crew.total += 1;
@@ -111,7 +139,8 @@ impl Executor {
     pub fn wait(&self, wanted: usize) {
         let crews = lock();
         let _ = GIVEN_BACK.wait_timeout_while(crews, Duration::from_millis(100), |crews| {
-            self.crew(crews).is_some_and(|crew| crew.idle.is_empty() && crew.total >= wanted)
+            let is_free = |crew: &mut Crew| !crew.idle.is_empty() || crew.total < wanted;
+            !self.may_be_awaited() && !self.crew(crews).is_none_or(is_free)
         });
     }
 

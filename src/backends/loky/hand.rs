@@ -10,7 +10,7 @@ use crate::process::{Child, Exit};
 use crate::shared::Mapping;
 use crate::status::{Error, Result, Status};
 use std::collections::{HashSet, VecDeque};
-use std::io;
+use std::io::{self, ErrorKind::BrokenPipe, ErrorKind::ConnectionReset};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ impl Bells {
     }
 }
 
-/// A worker process. Dropping it kills it.
+/// A worker process. Dropping it kills it, with all that its tasks have started.
 pub struct Hand {
     child: Option<Child>,
     /// The process that started it: a fork of that one has no say.
@@ -103,10 +103,18 @@ impl Hand {
         };
         let patience = u64::try_from(params.idle.as_millis()).unwrap_or(u64::MAX);
         let note = |about, len| Note { about, id: 0, len, slot: 0 };
-        // A program that has ended already is found out when it is looked at.
-        let _ = hand.tell(note(About::Patience, patience), None);
-        let _ = hand.tell(note(About::Bells, bells.mapping.len() as u64), Some(bells.file.as_fd()));
-        let _ = hand.tell(note(About::Control, hand.control.len() as u64), Some(control_file.as_fd()));
+        let notes = [
+            (note(About::Patience, patience), None),
+            (note(About::Bells, bells.mapping.len() as u64), Some(bells.file.as_fd())),
+            (note(About::Control, hand.control.len() as u64), Some(control_file.as_fd())),
+        ];
+        for (note, file) in notes {
+            match hand.tell(note, file) {
+                // A program that has ended already is found out when it is looked at.
+                Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => break,
+                told => told.map_err(cannot)?,
+            }
+        }
         Ok(hand)
     }
 
@@ -209,6 +217,7 @@ impl Hand {
         set(&slot.reply, layout.reply);
         set(&slot.reply_room, layout.reply_room);
         set(&slot.reply_len, 0);
+        slot.cancelled.store(0, Ordering::Relaxed);
         set(&slot.marks.begun, 0);
         set(&slot.marks.ended, 0);
         self.posted = self.posted.wrapping_add(1);
@@ -243,7 +252,8 @@ impl Hand {
 
     /// Asks all that was posted to end early.
     pub fn cancel(&self) {
-        self.control().cancelled.store(self.posted, Ordering::Relaxed);
+        let on_their_way = (0..self.in_flight()).map(|ahead| self.taken.wrapping_add(ahead));
+        on_their_way.for_each(|number| self.control().cancel(number));
     }
 
     /// Looks whether the worker is still there.
@@ -274,7 +284,8 @@ impl Hand {
             });
         }
         if self.control().worker.state.load(Ordering::SeqCst) == state::LEAVING {
-            return Some(Death::Ended(Exit::Code(0)));
+            // It may have output to write yet.
+            return Some(Death::Ended(self.ended_soon().unwrap_or(Exit::Code(0))));
         }
         // The end of the line is that of the process, or a task's doing.
         is_closed.then(|| self.hung_up())
@@ -303,15 +314,23 @@ impl Hand {
     }
 
     fn hung_up(&mut self) -> Death {
-        // A process that ends closes its descriptors a moment before it can be reaped.
+        match self.ended_soon() {
+            Some(exit) if self.greeted => Death::Ended(exit),
+            Some(exit) => Death::Unfit(self.no_worker(&exit)),
+            None => Death::HungUp,
+        }
+    }
+
+    /// How it ended, if it is about to: a process that ends closes its descriptors a moment before it can be reaped.
+    fn ended_soon(&mut self) -> Option<Exit> {
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_millis(50) {
             if let Some(exit) = self.child.as_mut().and_then(Child::try_wait) {
-                return if self.greeted { Death::Ended(exit) } else { Death::Unfit(self.no_worker(&exit)) };
+                return Some(exit);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Death::HungUp
+        None
     }
 
     fn other_version(&self, words: &[u8]) -> Error {
@@ -372,6 +391,8 @@ impl Drop for Hand {
         if self.generation != fork::generation() {
             // It is our parent's.
             self.child.take().into_iter().for_each(Child::disown);
+        } else if let Some(child) = &self.child {
+            child.kill_group();
         }
     }
 }

@@ -63,14 +63,16 @@ impl Call<'_> {
     /// Kills the worker of a seat: because it stops too late, or because `late` has taken too long.
     fn kill(&mut self, seat: usize, late: Option<usize>) {
         let Some(mut station) = self.stations[seat].take() else { return };
-        station.hand.kill();
+        let exit = station.hand.kill().unwrap_or(Exit::Unknown);
         self.executor.gone(1);
         self.false_starts = 0;
-        self.settle(station, |job, index| {
-            // Otherwise the job has stopped: the item is not finished, and that is all.
-            if late.is_some() {
-                job.settle(index, Ended::Late);
-            }
+        self.settle(station, |job, index| match late {
+            Some(late) if late == index => job.settle(index, Ended::Late),
+            // The late item did end just before: this one had begun and is not to blame.
+            Some(_) if job.rules().once_only => job.lose_item(index, &loss(&exit)),
+            Some(_) => job.put_back(Chunk { begin: index, end: index + 1 }),
+            // The job has stopped: the item is not finished, and that is all.
+            None => {}
         });
     }
 

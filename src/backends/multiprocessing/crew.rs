@@ -125,14 +125,15 @@ impl<'a> Crew<'a> {
         self.staff()?;
         while self.workers.iter().any(Option::is_some) {
             let ended = self.sleep();
-            if fork::generation() != self.forks {
-                return Err(self.forked());
-            }
             (0..self.workers.len()).for_each(|slot| self.hear(slot));
             (0..self.workers.len()).for_each(|slot| self.bury(slot, &ended));
             self.look_at_job();
             self.look_at_clock();
+            // The callback may fork: in its child this map has no workers, and must not get any.
             self.job.tell();
+            if fork::generation() != self.forks {
+                return Err(self.forked());
+            }
             self.staff()?;
         }
         Ok(())
