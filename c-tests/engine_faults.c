@@ -70,6 +70,7 @@ TEST(frames_that_are_none_end_the_session_and_say_what_they_were) {
 
 TEST(a_bridge_that_dies_is_noticed_at_once_and_its_last_words_are_told) {
     CHECK_INT(0, setenv("PB_TEST_TOKEN", "xyzzy-4711", 1));
+    CHECK_INT(0, setenv("PB_TEST_NAME", "caf\xe9", 1)); /* no UTF-8: it must not matter */
     const pb_scope scope = push_fake(-1, "dies", "");
     int64_t outputs[ITEMS];
     const double begin = seconds();
