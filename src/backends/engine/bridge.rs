@@ -21,6 +21,7 @@ use super::frames::{INLINE_MOST, Order, Ready, encode};
 use super::line::{Event, Inbox, Line};
 use super::params::Params;
 use super::python;
+use crate::cpu::SignalsBlocked;
 use crate::fork;
 use crate::link::{segment, stream};
 use crate::process::Bell;
@@ -119,7 +120,9 @@ impl Bridge {
         let bridge = Arc::new(bridge);
         let own = bridge.clone();
         let thread = std::thread::Builder::new().name("pb-bridge".into());
+        let blocked = SignalsBlocked::enter();
         let thread = thread.spawn(move || own.live(theirs));
+        drop(blocked);
         let thread = thread.map_err(|error| python::cannot_start(params, &error))?;
         *locked(&bridge.thread) = Some(thread);
         Ok(bridge)
