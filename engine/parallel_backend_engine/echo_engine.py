@@ -18,7 +18,7 @@ class EchoEngine(engine.Engine):
 
     async def start(self, timeout):
         self._loop = asyncio.get_running_loop()
-        count = int(self.number("threads", os.cpu_count() or 1))
+        count = self.count("threads", os.cpu_count() or 1)
         self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="pb-echo")
         self._has_library = self.options.get("library", "yes") != "no"
         self._waiting = {}

@@ -205,6 +205,16 @@ class Engine:
             raise EngineError("PB_ERR_INVALID_ARGUMENT", f"parameter '{key}={text}' of backend '{self.name}' is no positive number")
         return value
 
+    def count(self, key, default):
+        """A parameter that is a whole number of at least 1."""
+        text = self.options.get(key)
+        if text is None:
+            return default
+        # More digits would be no mistake that the engine finds soon.
+        if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
+            raise EngineError("PB_ERR_INVALID_ARGUMENT", f"parameter '{key}={text}' of backend '{self.name}' is no whole number from 1 to 999999")
+        return int(text)
+
 
 def files_for(call, wanted):
     """For the shim's `put_files`: [(name, sha256, bytes)] of the files that a worker asked for."""

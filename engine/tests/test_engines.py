@@ -72,6 +72,16 @@ class Files(unittest.TestCase):
                 self.assertEqual(echo._run(self.call, CHUNK)[:3], ("error", "w", "PB_ERR_IO"))
 
 
+class Counts(unittest.TestCase):
+    def test_a_count_is_a_whole_number_of_at_least_one(self):
+        count = lambda text: engine.Engine({"threads": text}, "0", Heard()).count("threads", 5)
+        self.assertEqual(engine.Engine({}, "0", Heard()).count("threads", 5), 5)
+        self.assertEqual(count("12"), 12)
+        for text in ("", "0", "-1", "0.5", "1e3", "1_0", "\u0663", "inf", "9" * 5000):
+            with self.assertRaisesRegex(engine.EngineError, "no whole number"):
+                count(text)
+
+
 class RayWorker(unittest.TestCase):
     """A chunk that needs files, on a worker that gets some with it."""
 
