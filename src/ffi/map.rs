@@ -206,6 +206,8 @@ pub(super) fn request(
                 (true, false) => Stream::Ordered,
                 (true, true) => Stream::Unordered,
             },
+            // Known once the backend is chosen.
+            most_workers: 0,
         },
         progress: progress(options),
     })

@@ -100,25 +100,16 @@ fn files(kind: Kind, cargo: &Cargo) -> Result<Vec<Shipped>> {
 }
 
 impl<'a> Call<'a> {
-    /// Announces the call. `n_jobs` is what its scope asked for.
-    pub fn new(
-        job: &'a Arc<Job>,
-        line: Line,
-        ready: Arc<Ready>,
-        params: &'a Params,
-        n_jobs: i32,
-    ) -> Result<Self> {
+    /// Announces the call.
+    pub fn new(job: &'a Arc<Job>, line: Line, ready: Arc<Ready>, params: &'a Params) -> Result<Self> {
         let cargo = job.task().cargo()?;
-        let (slots, _) = line.bridge().slots();
-        // Fewer workers than slots were asked for; or as many, which still is a limit when more slots come.
-        let fewer = job.n_jobs() < (slots as usize).min(job.n_items());
-        let wanted = if fewer { job.n_jobs() } else { usize::try_from(n_jobs).unwrap_or(0) };
         let mut call = Call {
             job,
             line,
             params,
             task: job.encode_task()?,
-            wanted,
+            // Not the workers that were counted: there may be more slots by now.
+            wanted: job.rules().most_workers,
             sizes: Sizes::new(&ready, job.rules().batch_size),
             ready,
             item_bytes: (cargo.input_size + cargo.output_size) as u64,
