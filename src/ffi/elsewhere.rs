@@ -4,7 +4,7 @@ use super::abi::{self, writable};
 use super::backend::pb_chunk;
 use super::bytes::{pb_bytes, pb_bytes_fn, pb_results};
 use super::guard::{guard, guard_value};
-use super::job::job;
+use super::job::{job, shared};
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
 use crate::message::Pieces;
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn pb_job_complete(
 ) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised a job and a chunk, or NULL.
-        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        let (job, chunk) = unsafe { (shared(job)?, read_chunk(chunk)?) };
         // SAFETY: the caller promised readable bytes, or NULL.
         let reply = unsafe { read_bytes(reply, size, "reply") }?;
         job.complete_outside(chunk, reply)
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn pb_job_return(
 ) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised a job and a chunk, or NULL.
-        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        let (job, chunk) = unsafe { (shared(job)?, read_chunk(chunk)?) };
         // SAFETY: the caller promised a text, or NULL.
         let how = unsafe { abi::text(why, "why") }?.unwrap_or("was lost").to_owned();
         job.return_outside(chunk, &Loss { how, exit_code: -1, signal: 0, attempts: 1 })
