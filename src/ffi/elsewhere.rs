@@ -70,7 +70,8 @@ fn worker_main(arguments: &[&str]) {
 
 /// In a worker program of its own, in any language, that a scope names by `"worker=PROGRAM ARGUMENTS"`: serves the process that
 /// started it until that one wants no more, and returns then. Every item of a `pb_map_bytes` is given to `handler`, whatever
-/// task the map names; on this thread, one at a time.
+/// task the map names; on this thread, one at a time. The program has inherited what its caller had open without close-on-exec,
+/// as any that is started has; `pb_worker_main` closes that, but here it may be what the program itself has opened by now.
 ///
 /// @param fd  3: the descriptor that the program was started with
 /// @param handler  runs an item
