@@ -161,7 +161,7 @@ TEST(an_item_that_never_ends_does_not_hold_its_map) {
     pb_map_options options = {.struct_size = sizeof options, .timeout = 0.05};
     int64_t outputs[ITEMS];
     CHECK_STATUS(map_add_one(outputs, &options), PB_ERR_TIMEOUT);
-    CHECK_TEXT("an item does not end");
+    CHECK_TEXT("an item has not begun or does not end");
     pop_fake(scope);
 }
 

@@ -380,7 +380,8 @@ impl<'a> Call<'a> {
     }
 
     /// A worker tells of late items itself, once they end. One that never ends is seen here: when nothing has come for longer
-    /// than the largest chunk may take, and the engine's own patience.
+    /// than the largest chunk may take, and the engine's own patience. Chunks that wait behind other programs' tasks for so long
+    /// are taken for such items: only the engine knows which of them have begun, and `dask` and `ray` do not say.
     fn look_for_late_items(&self, silent: Duration) -> Result<()> {
         let timeout = self.job.timeout();
         let largest =
@@ -393,7 +394,7 @@ impl<'a> Call<'a> {
         let first = self.flights.values().map(|flight| flight.chunk.begin).min().unwrap_or(0);
         let message = format!(
             "no chunk has come back from backend '{}' for {:.1} s, though none should take longer than {:.1} s with a timeout of \
-             {timeout} s an item: an item does not end ({} chunks are on their way; the first item of them is {first})",
+             {timeout} s an item: an item has not begun or does not end ({} chunks are on their way; the first item of them is {first})",
             self.params.kind.name(),
             silent.as_secs_f64(),
             timeout * largest as f64,
