@@ -160,8 +160,12 @@ mod tests {
         assert!(ctx(7001, 3).unwrap_err().message.contains("pb_worker_put_ctx"));
     }
 
+    /// For tests that cancel: all share one list, of which old entries fall out.
+    static CANCELLING: Mutex<()> = Mutex::new(());
+
     #[test]
     fn a_cancel_reaches_its_call_only_and_chunks_that_come_later_too() {
+        let _cancelling = CANCELLING.lock().unwrap_or_else(PoisonError::into_inner);
         let (one, other) = (Watch::new(8001), Watch::new(8002));
         assert!(!one.is_cancelled() && !other.is_cancelled());
         cancel_call(8001);
@@ -187,6 +191,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_cancels_are_remembered() {
+        let _cancelling = CANCELLING.lock().unwrap_or_else(PoisonError::into_inner);
         (0..REMEMBERED as u64 + 10).for_each(|call| cancel_call((1 << 40) + call));
         assert!(lock().cancelled.len() <= REMEMBERED);
         assert!(Watch::new((1 << 40) + REMEMBERED as u64).is_cancelled());
