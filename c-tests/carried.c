@@ -4,6 +4,7 @@
 #include "fake_backend.h"
 
 #include <dlfcn.h>
+#include <sched.h>
 #include <unistd.h>
 
 enum { N = 12 };
@@ -233,6 +234,57 @@ TEST(a_cancel_is_for_one_call) {
     CHECK_INT(3, begun);
 }
 
+/* A thread that completes a chunk, and hears of progress meanwhile. */
+static struct completion {
+    pb_job *job;
+    pb_chunk chunk;
+    pb_bytes message;
+    pthread_t thread;
+    int begun, ended;
+} completion;
+
+static int32_t stay_until_the_job_is_closed(void *user, size_t done, size_t failed, size_t total,
+                                            double elapsed) {
+    (void)user, (void)done, (void)failed, (void)total, (void)elapsed;
+    pb_chunk chunk;
+    __atomic_store_n(&completion.begun, 1, __ATOMIC_RELEASE);
+    while (pb_job_claim(completion.job, &chunk) != PB_ERR_INVALID_ARGUMENT)
+        sched_yield();
+    __atomic_store_n(&completion.ended, 1, __ATOMIC_RELEASE);
+    return 0;
+}
+
+static void *complete_there(void *arg) {
+    complete_here(completion.job, &completion.chunk, completion.message);
+    return arg;
+}
+
+static pb_status run_and_return_early(struct fake *fake, pb_job *job) {
+    (void)fake;
+    completion.job = job;
+    CHECK_OK(pb_job_claim(job, &completion.chunk));
+    CHECK_OK(pb_job_encode(job, &completion.chunk, &completion.message));
+    usleep(60000); /* so that progress is due */
+    CHECK_INT(0, pthread_create(&completion.thread, NULL, complete_there, NULL));
+    while (!__atomic_load_n(&completion.begun, __ATOMIC_ACQUIRE))
+        sched_yield();
+    return pb_backend_fail(PB_ERR_IO, "no patience");
+}
+
+TEST(a_map_waits_for_whoever_completes_a_chunk_of_it) {
+    struct fake fake = FAKE;
+    fake.run = run_and_return_early;
+    fake_register(&fake);
+    const pb_scope scope = fake_push(2);
+    int64_t outputs[N];
+    const pb_map_options options = {
+        .struct_size = sizeof options, .batch_size = 3, .progress = stay_until_the_job_is_closed};
+    CHECK_STATUS(pb_parallel_map(my_worker, NULL, N, NULL, 0, outputs, sizeof *outputs, &options), PB_ERR_IO);
+    CHECK_INT(1, __atomic_load_n(&completion.ended, __ATOMIC_ACQUIRE));
+    CHECK_INT(0, pthread_join(completion.thread, NULL));
+    fake_end(scope);
+}
+
 static int32_t own_share(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx, (void)index, (void)input;
     *(int64_t *)output = pb_effective_n_jobs(-1);
@@ -293,6 +345,7 @@ int main(void) {
     RUN(a_chunk_behind_one_that_ended_the_map_does_not_begin);
     RUN(no_ctx_needs_not_be_brought);
     RUN(a_cancel_is_for_one_call);
+    RUN(a_map_waits_for_whoever_completes_a_chunk_of_it);
     RUN(a_worker_says_how_many_of_its_own_cpus_a_task_has);
     RUN(no_job_has_no_call);
     RUN(a_task_is_found_in_a_copy_of_its_library);

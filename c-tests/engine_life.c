@@ -3,6 +3,7 @@
 #include "child.h"
 #include "engine.h"
 
+#include <fcntl.h>
 #include <sys/prctl.h>
 
 #define ECHO "address=echo;threads=2"
@@ -343,6 +344,35 @@ TEST(nothing_in_the_arguments_of_the_bridge_tells_where_the_cluster_is) {
     CHECK_OK(pb_pop_backend(scope));
 }
 
+/* Whether a process has a file open. */
+static int has_open(pid_t pid, const char *file) {
+    char path[300], target[300];
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    DIR *descriptors = opendir(path);
+    CHECK(descriptors != NULL);
+    int found = 0;
+    for (const struct dirent *entry; (entry = readdir(descriptors)) != NULL;) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%s", pid, entry->d_name);
+        const ssize_t length = readlink(path, target, sizeof target - 1);
+        target[length < 0 ? 0 : length] = 0;
+        found |= strcmp(target, file) == 0;
+    }
+    closedir(descriptors);
+    return found;
+}
+
+TEST(the_bridge_keeps_no_file_of_the_program_open) {
+    CHECK_OK(pb_shutdown());
+    const int file = open(begun, O_RDONLY); /* without O_CLOEXEC */
+    CHECK(file >= 0);
+    const pb_scope scope = push_engine(-1, ECHO);
+    check_add_one();
+    CHECK(has_open(getpid(), begun));
+    CHECK(!has_open(only_child_of(getpid()), begun));
+    CHECK_OK(pb_pop_backend(scope));
+    close(file);
+}
+
 int main(void) {
     const int file = mkstemp(begun);
     CHECK(file >= 0);
@@ -366,6 +396,7 @@ int main(void) {
     RUN(a_fork_has_a_bridge_of_its_own);
     RUN(a_caller_that_is_killed_leaves_nothing_behind);
     RUN(nothing_in_the_arguments_of_the_bridge_tells_where_the_cluster_is);
+    RUN(the_bridge_keeps_no_file_of_the_program_open);
     CHECK_OK(pb_shutdown());
     unlink(begun);
     return check_result();

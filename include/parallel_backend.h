@@ -184,7 +184,8 @@ const char *pb_current_backend(void);
 int32_t pb_nesting_level(void);
 
 /// Inside a task: which of its map's workers runs it, from 0 to n_jobs - 1; no two tasks of a map that run at the same time
-/// share it, so it can index scratch memory. -1 outside any task.
+/// share it, so it can index scratch memory. On `dask` and `ray` that holds for the tasks of one process, and with n_jobs = -1 it
+/// may be larger where the cluster has grown since the map began. -1 outside any task.
 int32_t pb_worker_index(void);
 
 /// Inside a task: 1 when it should stop early, because its map, or a map around it, was cancelled or has failed, or the
@@ -250,7 +251,8 @@ typedef struct pb_map_options {
     size_t batch_size;
     /// Seconds that one task may take, from its own start; 0: any. Where tasks share this process's memory a late task is
     /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended. Where they
-    /// run in processes of their own, one that goes on is killed with its process 100 ms later.
+    /// run in processes of their own on this machine, one that goes on is killed with its process 100 ms later. On clusters
+    /// (`dask`, `ray`, `mpi`) it is only asked; docs/clusters.md says what becomes of one that never ends.
     double timeout;
     /// Bytes of ctx, for backends without shared memory.
     size_t ctx_size;
@@ -726,7 +728,8 @@ void pb_worker_main(int32_t argc,
 
 /// In a worker program of its own, in any language, that a scope names by `"worker=PROGRAM ARGUMENTS"`: serves the process that
 /// started it until that one wants no more, and returns then. Every item of a `pb_map_bytes` is given to `handler`, whatever
-/// task the map names; on this thread, one at a time.
+/// task the map names; on this thread, one at a time. The program has inherited what its caller had open without close-on-exec,
+/// as any that is started has; `pb_worker_main` closes that, but here it may be what the program itself has opened by now.
 ///
 /// @param fd  3: the descriptor that the program was started with
 /// @param handler  runs an item

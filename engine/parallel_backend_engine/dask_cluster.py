@@ -24,11 +24,11 @@ ADVICE = (
 
 
 class Cluster:
-    """A connection to a cluster. `number(key, default)` reads a parameter, `log(level, text)` tells people something."""
+    """A connection to a cluster. `count(key, default)` reads a number, `log(level, text)` tells people something."""
 
-    def __init__(self, options, version, token, number, log):
+    def __init__(self, options, version, token, count, log):
         self._options, self._version, self._token = options, version, token
-        self._number, self._log = number, log
+        self._count, self._log = count, log
         self._local = self._directory = None
         self.client = self.shim = None
         # Of each worker: its threads, its nanny's address, and how many chunks may run on its machine at once.
@@ -117,7 +117,7 @@ class Cluster:
 
     async def _local_cluster(self):
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        threads = int(self._number("threads", 1))
+        threads = self._count("threads", 1)
         self._local = self._distributed.LocalCluster(
             n_workers=max(1, cpus // threads), threads_per_worker=threads, processes=True, host="127.0.0.1", dashboard_address=None,
             asynchronous=True, silence_logs=logging.ERROR,

@@ -65,7 +65,7 @@ class DaskEngine(engine.Engine):
     def __init__(self, options, version, events):
         super().__init__(options, version, events)
         self._token = engine.fresh_token()
-        self._cluster = Cluster(options, version, self._token, self.number, events.log)
+        self._cluster = Cluster(options, version, self._token, self.count, events.log)
         self._poll = None
         # By number of call; by key; by (worker, sha256).
         self._calls, self._flights, self._uploads = {}, {}, {}

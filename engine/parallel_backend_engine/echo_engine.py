@@ -18,7 +18,7 @@ class EchoEngine(engine.Engine):
 
     async def start(self, timeout):
         self._loop = asyncio.get_running_loop()
-        count = int(self.number("threads", os.cpu_count() or 1))
+        count = self.count("threads", os.cpu_count() or 1)
         self._pool = concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix="pb-echo")
         self._has_library = self.options.get("library", "yes") != "no"
         self._waiting = {}
@@ -31,12 +31,19 @@ class EchoEngine(engine.Engine):
             future.add_done_callback(lambda future, call=call, chunk=chunk: self._tell(future, call, chunk))
 
     def _run(self, call, chunk):
+        """Whatever happens, the chunk is answered."""
         if not self._has_library:
             return ("done", shim.whereabouts(), bytes(chunk.message))
         outcome = shim.run_chunk(call.spec, chunk.message, call.ctx)
-        if outcome[0] == "need":
+        if outcome[0] != "need":
+            return outcome
+        try:
             trouble = shim.put_files(engine.files_for(call, outcome[2]))
-            outcome = ("error", outcome[1], *trouble) if trouble else shim.run_chunk(call.spec, chunk.message, call.ctx)
+        except engine.EngineError as error:
+            trouble = (error.status, error.text)
+        outcome = outcome if trouble else shim.run_chunk(call.spec, chunk.message, call.ctx)
+        if outcome[0] == "need":
+            outcome = ("error", outcome[1], *(trouble or ("PB_ERR_IO", "files that were stored for it are not there")))
         return outcome
 
     def _tell(self, future, call, chunk):

@@ -61,9 +61,11 @@ class File:
                         digest.update(block)
                 File._known[key] = digest.hexdigest()
         except OSError as error:
-            text = f"cannot read '{path}' to send it to the workers: {error.strerror}"
-            raise EngineError("PB_ERR_TASK_NOT_PORTABLE", text) from None
+            raise self._unreadable(error) from None
         self.sha256 = File._known[key]
+
+    def _unreadable(self, error):
+        return EngineError("PB_ERR_TASK_NOT_PORTABLE", f"cannot read '{self.path}' to send it to the workers: {error.strerror}")
 
     @staticmethod
     def _key(path):
@@ -80,8 +82,11 @@ class File:
 
     def content(self):
         """Its bytes, which are still those of `sha256`."""
-        with open(self.path, "rb") as file:
-            content = file.read()
+        try:
+            with open(self.path, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise self._unreadable(error) from None
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise EngineError("PB_ERR_TASK_NOT_PORTABLE", f"'{self.path}' has changed since the call began: call again")
         return content
@@ -199,6 +204,16 @@ class Engine:
         if not 0 < value < float("inf"):
             raise EngineError("PB_ERR_INVALID_ARGUMENT", f"parameter '{key}={text}' of backend '{self.name}' is no positive number")
         return value
+
+    def count(self, key, default):
+        """A parameter that is a whole number of at least 1."""
+        text = self.options.get(key)
+        if text is None:
+            return default
+        # More digits would be no mistake that the engine finds soon.
+        if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
+            raise EngineError("PB_ERR_INVALID_ARGUMENT", f"parameter '{key}={text}' of backend '{self.name}' is no whole number from 1 to 999999")
+        return int(text)
 
 
 def files_for(call, wanted):

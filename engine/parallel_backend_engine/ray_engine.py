@@ -166,11 +166,13 @@ class RayEngine(engine.Engine):
                     content = await self._loop.run_in_executor(None, file.content)
                     # In a list, so that it is fetched by those alone that open it.
                     self._files[sha256] = (file.name, sha256, [self._put(content)])
-        except engine.EngineError as error:
-            self.events.failed(call, error.status, error.text)
-        else:
             if call.number in self._books and not call.is_cancelled:
                 self._send(call, chunk)
+        except engine.EngineError as error:
+            self.events.failed(call, error.status, error.text)
+        except Exception as error:  # Ray's, of many kinds: the chunk must be answered all the same
+            text = f"{self._cluster} could not be sent a library: {type(error).__name__}: {error}"
+            self.events.failed(call, "PB_ERR_IO", text)
 
     def _put(self, value):
         try:

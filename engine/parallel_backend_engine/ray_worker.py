@@ -81,10 +81,19 @@ def run_chunk(shim, head, message, ctx=None, files=()):
     outcome = _state["interrupts"].run(call, lambda: shim.run_chunk(spec, message, ctx))
     if outcome is None:
         return ("cancelled", shim.whereabouts())
-    if outcome[0] == "need" and files:
+    # Files of earlier calls may be all that came: then the caller has to send those that are asked for.
+    if outcome[0] == "need" and {sha256 for _, sha256, _ in files}.issuperset(outcome[2]):
         trouble = shim.put_files(_fetch(files, outcome[2]))
-        return ("error", outcome[1], *trouble) if trouble else run_chunk(shim, head, message, ctx)
+        return ("error", outcome[1], *trouble) if trouble else _run_again(shim, head, message, ctx)
     return _packed(outcome) if outcome[0] == "done" else outcome
+
+
+def _run_again(shim, head, message, ctx):
+    """With files that are there now."""
+    outcome = run_chunk(shim, head, message, ctx)
+    if outcome[0] != "need":
+        return outcome
+    return ("error", outcome[1], "PB_ERR_IO", f"worker {outcome[1]} does not find files that it has stored")
 
 
 def _prepare(shim):

@@ -123,6 +123,11 @@ class Session(unittest.TestCase):
         self.host.send(frames.HELLO, 0, {"engine": "echo", "version": "0", "library": "x", "options": {"colour": "red"}})
         self.refused("PB_ERR_INVALID_ARGUMENT", "'colour'; it has: library, threads")
 
+    def test_threads_are_counted_whole(self):
+        meta = {"engine": "echo", "version": "0", "library": "x", "options": {"threads": "0.5"}}
+        self.host.send(frames.HELLO, 0, meta)
+        self.refused("PB_ERR_INVALID_ARGUMENT", "'threads=0.5' of backend 'echo' is no whole number")
+
     def test_a_frame_before_its_time(self):
         self.host.call()
         self.refused("PB_ERR_INTERNAL", "before READY")

@@ -52,6 +52,8 @@ struct Call {
 struct Choice {
     opened: Arc<Opened>,
     workers: i32,
+    /// See [`Rules::most_workers`].
+    most: usize,
 }
 
 fn named(name: &'static str) -> Chosen {
@@ -61,7 +63,7 @@ fn named(name: &'static str) -> Chosen {
 /// Chooses the backend and counts its workers, before the number of items is looked at.
 fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     let setting = &snapshot.setting;
-    let asked = if n_jobs != 0 { n_jobs } else { setting.n_jobs.unwrap_or(-1) };
+    let said = if n_jobs != 0 { n_jobs } else { setting.n_jobs.unwrap_or(-1) };
     let inner = setting.inner.unwrap_or(0);
     let mut chosen = setting.backend.clone().unwrap_or_else(|| named("threading"));
     if wishes.threads && !snapshot.backend_was_chosen {
@@ -71,12 +73,12 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
     if wishes.processes && !snapshot.backend_was_chosen && snapshot.place.level == 0 {
         chosen = named(if wishes.lasting { "loky" } else { "multiprocessing" });
     }
-    let mut opened = chosen.session(asked, inner)?;
+    let mut opened = chosen.session(said, inner)?;
     if wishes.shared_memory && !opened.backend.shares_memory() {
-        opened = named("threading").session(asked, inner)?;
+        opened = named("threading").session(said, inner)?;
     }
-    let all = if asked < 0 { opened.session.max_n_jobs()? } else { None };
-    let asked = context::normalise(asked, || all.unwrap_or_else(|| snapshot.place.cpus()));
+    let all = if said < 0 { opened.session.max_n_jobs()? } else { None };
+    let asked = context::normalise(said, || all.unwrap_or_else(|| snapshot.place.cpus()));
     let workers = opened.session.effective_n_jobs(asked)?;
     if workers < 1 {
         return Err(Error::new(
@@ -84,7 +86,17 @@ fn choose(snapshot: &Snapshot, n_jobs: i32, wishes: Wishes) -> Result<Choice> {
             format!("backend '{}' has no active worker: its effective_n_jobs says {workers}", opened.name),
         ));
     }
-    Ok(Choice { opened, workers })
+    Ok(Choice { opened, workers, most: most_workers(said, workers) })
+}
+
+/// What a number of workers, as the caller has said it, means where more come than the `workers` that it stands for now.
+fn most_workers(said: i32, workers: i32) -> usize {
+    let most = match said {
+        -1 => 0,
+        said if said < 0 => workers,
+        said => said,
+    };
+    usize::try_from(most).unwrap_or(0)
 }
 
 /// Workers that a map would use under this thread's context; 0 asks for the context's own number.
@@ -152,7 +164,7 @@ pub struct Outlook {
 /// Says what a map would use under this thread's context, without running one.
 pub fn outlook() -> Result<Outlook> {
     let snapshot = context::resolve()?;
-    let Choice { opened, workers } = choose(&snapshot, 0, Wishes::default())?;
+    let Choice { opened, workers, .. } = choose(&snapshot, 0, Wishes::default())?;
     let seats = usize::try_from(workers).unwrap_or(1);
     let around = surroundings(&snapshot, &opened, workers, seats)?;
     let threads = |seat| around.limit(seat).map(|limit| limit.threads);
@@ -185,7 +197,7 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
     #[cfg(not(target_os = "linux"))]
     let lasting = false;
     let wishes = Wishes { lasting, ..wishes };
-    let Choice { opened, workers } = choose(&snapshot, request.n_jobs, wishes)?;
+    let Choice { opened, workers, most } = choose(&snapshot, request.n_jobs, wishes)?;
     let seats = usize::try_from(workers).unwrap_or(1).min(request.n_items).max(1);
     let mut around = surroundings(&snapshot, &opened, workers, seats)?;
     // A worker of another process may have libraries that this one has not.
@@ -197,7 +209,8 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
     // Which processes a preference means depends on the task.
     let is_plain = asked > 0 && place.parent.is_none() && !request.wishes.processes;
     let stays = is_plain && opened.session.is_steady();
-    let choice = Warm { key: key.filter(|_| stays), workers, opened, around: Arc::new(around), spare: None };
+    let choice =
+        Warm { key: key.filter(|_| stays), workers, most, opened, around: Arc::new(around), spare: None };
     Ok((Box::new(choice), snapshot.place.parent))
 }
 
@@ -211,6 +224,7 @@ fn prepare(request: Request) -> Result<Call> {
         None => resolve(&request, key)?,
     };
     let Request { task, n_items, rules, progress, .. } = request;
+    let rules = Rules { most_workers: choice.most, ..rules };
     let mut items = Items { task, n_items, rules, progress, started };
     if let Some(spare) = choice.spare.take() {
         match spare.again(items) {
@@ -268,4 +282,16 @@ pub fn submit(request: Request) -> Result<Arc<Job>> {
         "the system refuses to start a thread for the submitted map (RLIMIT_NPROC, or memory); pb_parallel_map works \
          without one",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_number_that_was_said_is_a_limit() {
+        assert_eq!(most_workers(-1, 4), 0);
+        assert_eq!(most_workers(-2, 3), 3);
+        assert_eq!((most_workers(2, 2), most_workers(64, 1)), (2, 64));
+    }
 }

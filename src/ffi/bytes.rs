@@ -124,7 +124,7 @@ pub unsafe extern "C" fn pb_map_bytes(
             Err(error) => collects && error.status == Status::ERR_TASK_FAILED,
         };
         if kept {
-            items.open_file()?;
+            items.collect()?;
             // SAFETY: checked not NULL, and the caller promised that it is writable.
             unsafe { *results = Box::into_raw(Box::new(pb_results(Kept::Map(items)))) };
         }

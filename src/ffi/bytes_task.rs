@@ -44,6 +44,8 @@ pub struct Items {
     mapped: OnceLock<Mapping>,
     /// Replies of other processes that are large enough to be kept as they came.
     homes: Mutex<Vec<Arc<Mapping>>>,
+    /// Why a result that another process has sent is missing.
+    missing: OnceLock<Error>,
 }
 
 /// Results that come together and are larger stay in the memory in which they came, rather than being copied.
@@ -84,11 +86,15 @@ impl Items {
             file: OnceLock::new(),
             mapped: OnceLock::new(),
             homes: Mutex::default(),
+            missing: OnceLock::new(),
         })
     }
 
-    /// Makes the results of worker processes readable, once the map is over.
-    pub fn open_file(&self) -> Result<()> {
+    /// Makes the results of worker processes readable, once the map is over. An error where not all of them are here.
+    pub fn collect(&self) -> Result<()> {
+        if let Some(error) = self.missing.get() {
+            return Err(error.clone());
+        }
         if let Some(mapping) = self.file.get().map(|file| file.map()).transpose()?.flatten() {
             let _ = self.mapped.set(mapping);
         }
@@ -152,6 +158,13 @@ impl Items {
         self.put_back(output.arena);
         result
     }
+}
+
+/// Copies a result.
+fn keep(arena: &mut Arena, bytes: &[u8]) -> Result<Span> {
+    arena.begin();
+    arena.append(bytes)?;
+    Ok(arena.end())
 }
 
 /// The items as a job's task.
@@ -227,10 +240,12 @@ impl Task for BytesTask {
         }
         self.0.with_output(|output| {
             for (index, result) in results {
-                output.arena.begin();
-                // What there is no memory for is missing.
-                let kept = result.filter(|bytes| output.arena.append(bytes).is_ok());
-                self.0.set_span(index, if kept.is_some() { output.arena.end() } else { Span::default() });
+                let span = result.map_or(Ok(Span::default()), |bytes| keep(&mut output.arena, bytes));
+                self.0.set_span(index, *span.as_ref().unwrap_or(&Span::default()));
+                if let Err(Error { message, .. }) = span {
+                    let message = format!("the result of item {index} cannot be kept: {message}");
+                    let _ = self.0.missing.set(Error::new(Status::ERR_OUT_OF_MEMORY, message));
+                }
             }
         });
     }

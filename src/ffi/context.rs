@@ -122,7 +122,8 @@ pub extern "C" fn pb_nesting_level() -> i32 {
 }
 
 /// Inside a task: which of its map's workers runs it, from 0 to n_jobs - 1; no two tasks of a map that run at the same time
-/// share it, so it can index scratch memory. -1 outside any task.
+/// share it, so it can index scratch memory. On `dask` and `ray` that holds for the tasks of one process, and with n_jobs = -1 it
+/// may be larger where the cluster has grown since the map began. -1 outside any task.
 #[unsafe(no_mangle)]
 pub extern "C" fn pb_worker_index() -> i32 {
     guard_value(

@@ -4,7 +4,7 @@ use super::abi::{self, writable};
 use super::backend::pb_chunk;
 use super::bytes::{pb_bytes, pb_bytes_fn, pb_results};
 use super::guard::{guard, guard_value};
-use super::job::job;
+use super::job::{job, shared};
 use super::map::pb_task_fn;
 use crate::job::{Chunk, Job as pb_job, Loss};
 use crate::message::Pieces;
@@ -70,7 +70,8 @@ fn worker_main(arguments: &[&str]) {
 
 /// In a worker program of its own, in any language, that a scope names by `"worker=PROGRAM ARGUMENTS"`: serves the process that
 /// started it until that one wants no more, and returns then. Every item of a `pb_map_bytes` is given to `handler`, whatever
-/// task the map names; on this thread, one at a time.
+/// task the map names; on this thread, one at a time. The program has inherited what its caller had open without close-on-exec,
+/// as any that is started has; `pb_worker_main` closes that, but here it may be what the program itself has opened by now.
 ///
 /// @param fd  3: the descriptor that the program was started with
 /// @param handler  runs an item
@@ -174,7 +175,7 @@ pub unsafe extern "C" fn pb_job_complete(
 ) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised a job and a chunk, or NULL.
-        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        let (job, chunk) = unsafe { (shared(job)?, read_chunk(chunk)?) };
         // SAFETY: the caller promised readable bytes, or NULL.
         let reply = unsafe { read_bytes(reply, size, "reply") }?;
         job.complete_outside(chunk, reply)
@@ -198,7 +199,7 @@ pub unsafe extern "C" fn pb_job_return(
 ) -> pb_status {
     guard(|| {
         // SAFETY: the caller promised a job and a chunk, or NULL.
-        let (job, chunk) = unsafe { (self::job(job)?, read_chunk(chunk)?) };
+        let (job, chunk) = unsafe { (shared(job)?, read_chunk(chunk)?) };
         // SAFETY: the caller promised a text, or NULL.
         let how = unsafe { abi::text(why, "why") }?.unwrap_or("was lost").to_owned();
         job.return_outside(chunk, &Loss { how, exit_code: -1, signal: 0, attempts: 1 })

@@ -67,7 +67,8 @@ pub struct pb_map_options {
     pub batch_size: usize,
     /// Seconds that one task may take, from its own start; 0: any. Where tasks share this process's memory a late task is
     /// asked to stop (`pb_cancelled`), no further one starts, and the call returns when those that run have ended. Where they
-    /// run in processes of their own, one that goes on is killed with its process 100 ms later.
+    /// run in processes of their own on this machine, one that goes on is killed with its process 100 ms later. On clusters
+    /// (`dask`, `ray`, `mpi`) it is only asked; docs/clusters.md says what becomes of one that never ends.
     pub timeout: f64,
     /// Bytes of ctx, for backends without shared memory.
     pub ctx_size: usize,
@@ -206,6 +207,8 @@ pub(super) fn request(
                 (true, false) => Stream::Ordered,
                 (true, true) => Stream::Unordered,
             },
+            // Known once the backend is chosen.
+            most_workers: 0,
         },
         progress: progress(options),
     })

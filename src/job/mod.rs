@@ -161,6 +161,8 @@ pub struct Rules {
     pub retries: u32,
     /// Whether no item may be started twice, whatever `retries` says.
     pub once_only: bool,
+    /// Workers at most that the caller has asked for, however many there will be; 0: all that there are.
+    pub most_workers: usize,
     /// Whether finished items are kept for `next`: in index order, in order of completion, or not at all.
     pub stream: Stream,
 }

@@ -17,7 +17,8 @@ struct State {
     /// Between the beginning and the end of the backend's `run`.
     open: bool,
     claimed: Vec<Claimed>,
-    running: usize,
+    /// Threads that use the caller's arrays now: they run a chunk, or take what came of one.
+    busy: usize,
     /// The bytes that stand for the task, once a chunk was encoded.
     task: Option<Vec<u8>>,
     /// Chunks encoded so far.
@@ -56,6 +57,25 @@ impl Outside {
     }
 }
 
+/// A thread that is counted in `busy`, until it is dropped. The thread has a reference to the job of its own, which may be over
+/// as soon as nobody is counted.
+struct Busy<'a>(&'a Outside);
+
+impl<'a> Busy<'a> {
+    /// `state` is that of `outside`.
+    fn count(outside: &'a Outside, state: &mut State) -> Self {
+        state.busy += 1;
+        Busy(outside)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.lock().busy -= 1;
+        self.0.idle.notify_all();
+    }
+}
+
 const CLOSED: &str =
     "this job takes no claims: pb_job_claim and what follows it are for a backend's run, while it runs";
 
@@ -65,12 +85,12 @@ impl Job {
         self.outside.lock().open = true;
     }
 
-    /// Ends claiming and waits for chunks that still run: a `run` that returned too early must not leave a task
-    /// working on arrays that its caller has taken back.
+    /// Ends claiming and waits for chunks that still run or are being completed: a `run` that returned too early must not
+    /// leave a thread working on arrays that its caller has taken back.
     pub fn close_outside(&self) {
         let mut state = self.outside.lock();
         state.open = false;
-        while state.running > 0 {
+        while state.busy > 0 {
             state = self.outside.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -97,7 +117,7 @@ impl Job {
             )));
         }
         state.claimed.swap_remove(place);
-        state.running += 1;
+        let _busy = Busy::count(&self.outside, &mut state);
         drop(state);
         let seat = self.enter(0);
         if let Some(seat) = &seat {
@@ -105,16 +125,10 @@ impl Job {
         }
         let seated = seat.is_some();
         drop(seat);
-        let mut state = self.outside.lock();
-        state.running -= 1;
-        if !seated {
-            state.claimed.push(Claimed { chunk, shipped: None });
-        }
-        drop(state);
-        self.outside.idle.notify_all();
         if seated {
             return Ok(());
         }
+        self.outside.lock().claimed.push(Claimed { chunk, shipped: None });
         Err(Error::invalid(format!(
             "{} threads run chunks of this job already, as many as pb_job_n_jobs allows: run the chunk again later",
             self.n_jobs()
@@ -144,8 +158,8 @@ impl Job {
         Ok((message.as_ptr(), message.len()))
     }
 
-    /// Ends the way of an encoded chunk.
-    fn arrived(&self, chunk: Chunk) -> Result<()> {
+    /// Ends the way of an encoded chunk. The thread may use the caller's arrays until it drops what it gets.
+    fn arrived(&self, chunk: Chunk) -> Result<Busy<'_>> {
         let mut state = self.outside.lock();
         let place = state.place(chunk)?;
         let shipped = state.claimed[place].shipped.as_ref();
@@ -156,24 +170,25 @@ impl Job {
             ))
         })?;
         state.claimed.swap_remove(place);
+        let busy = Busy::count(&self.outside, &mut state);
         drop(state);
         seat.into_iter().for_each(|seat| self.seats.give_back(seat));
-        Ok(())
+        Ok(busy)
     }
 
     /// Takes the reply for an encoded chunk. Should it be none, the chunk stays as it is.
-    pub fn complete_outside(&self, chunk: Chunk, reply: &[u8]) -> Result<()> {
+    pub fn complete_outside(self: &Arc<Self>, chunk: Chunk, reply: &[u8]) -> Result<()> {
         let reply = Reply::decode(reply)?;
         if reply.refused.is_none() {
             self.check_reply(chunk, &reply, false)?;
         }
-        self.arrived(chunk)?;
+        let _busy = self.arrived(chunk)?;
         self.complete(chunk, &reply, None)
     }
 
     /// Takes back an encoded chunk whose worker was lost.
-    pub fn return_outside(&self, chunk: Chunk, loss: &Loss) -> Result<()> {
-        self.arrived(chunk)?;
+    pub fn return_outside(self: &Arc<Self>, chunk: Chunk, loss: &Loss) -> Result<()> {
+        let _busy = self.arrived(chunk)?;
         self.lose(chunk, loss);
         Ok(())
     }

@@ -74,11 +74,12 @@ pub(super) struct Seat {
 }
 
 /// A number that no other chunk of the call has which runs in this process: the one that its caller gave it, if that can be.
-/// A caller that does not choose the workers of its chunks cannot know which of them will run at the same time.
-pub(super) fn sit(call: u64, given: u32, n_jobs: u32) -> Seat {
+/// A caller that does not choose the workers of its chunks cannot know which of them will run at the same time, nor how many
+/// where its cluster grows: so there is always another number.
+pub(super) fn sit(call: u64, given: u32) -> Seat {
     let mut held = lock();
     let is_free = |number: &u32| !held.seats.contains(&(call, *number));
-    let number = std::iter::once(given).chain(0..n_jobs).find(is_free).unwrap_or(given);
+    let number = std::iter::once(given).chain(0..).find(is_free).unwrap_or(given);
     held.seats.push((call, number));
     Seat { call, number }
 }
@@ -159,8 +160,12 @@ mod tests {
         assert!(ctx(7001, 3).unwrap_err().message.contains("pb_worker_put_ctx"));
     }
 
+    /// For tests that cancel: all share one list, of which old entries fall out.
+    static CANCELLING: Mutex<()> = Mutex::new(());
+
     #[test]
     fn a_cancel_reaches_its_call_only_and_chunks_that_come_later_too() {
+        let _cancelling = CANCELLING.lock().unwrap_or_else(PoisonError::into_inner);
         let (one, other) = (Watch::new(8001), Watch::new(8002));
         assert!(!one.is_cancelled() && !other.is_cancelled());
         cancel_call(8001);
@@ -171,19 +176,22 @@ mod tests {
 
     #[test]
     fn chunks_that_run_at_the_same_time_have_different_numbers() {
-        let first = sit(9001, 1, 3);
-        let second = sit(9001, 1, 3);
-        let third = sit(9001, 2, 3);
+        let first = sit(9001, 1);
+        let second = sit(9001, 1);
+        let third = sit(9001, 2);
         assert_eq!([first.number, second.number, third.number], [1, 0, 2]);
-        assert_eq!(sit(9002, 1, 3).number, 1);
+        assert_eq!(sit(9002, 1).number, 1);
+        let fourth = sit(9001, 1);
+        assert_eq!(fourth.number, 3);
         drop(second);
-        assert_eq!(sit(9001, 1, 3).number, 0);
-        drop((first, third));
+        assert_eq!(sit(9001, 1).number, 0);
+        drop((first, third, fourth));
         assert!(!lock().seats.iter().any(|(call, _)| *call == 9001));
     }
 
     #[test]
     fn only_the_newest_cancels_are_remembered() {
+        let _cancelling = CANCELLING.lock().unwrap_or_else(PoisonError::into_inner);
         (0..REMEMBERED as u64 + 10).for_each(|call| cancel_call((1 << 40) + call));
         assert!(lock().cancelled.len() <= REMEMBERED);
         assert!(Watch::new((1 << 40) + REMEMBERED as u64).is_cancelled());

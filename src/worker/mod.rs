@@ -124,12 +124,13 @@ impl Worker {
         let limit = around.limit(0);
         // Loading the task may have brought native libraries along: the limit comes after it.
         self.limit(limit);
-        let job = Job::new(plan(request, items.clone(), around));
+        // Callers without a number of their own choose the workers of their chunks themselves.
+        let own = (request.call != 0).then(|| held::sit(request.call, request.seat));
+        let seat = own.as_ref().map_or(request.seat, |own| own.number) as usize;
+        let job = Job::new(plan(request, items.clone(), around, seat));
         let asked = items.clone();
         job.stop_also_when(Box::new(move || asked.stopped()));
-        // Callers without a number of their own choose the workers of their chunks themselves.
-        let own = (request.call != 0).then(|| held::sit(request.call, request.seat, request.seats));
-        let seat = job.enter_as(own.as_ref().map_or(request.seat, |own| own.number) as usize);
+        let seat = job.enter_as(seat);
         job.run(&seat, Chunk { begin: request.begin as usize, end: request.end as usize });
         drop((seat, own));
         let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
@@ -166,12 +167,12 @@ fn resolve(task: &[u8]) -> Result<usize> {
     Ok(address)
 }
 
-fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings) -> Plan {
+fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings, seat: usize) -> Plan {
     Plan {
         task: Box::new(items),
         // Items keep the numbers that they have in the whole map.
         n_items: request.end as usize,
-        n_jobs: request.seats as usize,
+        n_jobs: (request.seats as usize).max(seat + 1),
         rules: Rules {
             collect_errors: request.collect_errors,
             batch_size: request.items(),

@@ -21,6 +21,7 @@ use super::frames::{INLINE_MOST, Order, Ready, encode};
 use super::line::{Event, Inbox, Line};
 use super::params::Params;
 use super::python;
+use crate::cpu::SignalsBlocked;
 use crate::fork;
 use crate::link::{segment, stream};
 use crate::process::Bell;
@@ -86,8 +87,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Bridge {
-    /// Starts one. It is not ready yet: [`Bridge::wait`].
-    pub fn start(params: &Params) -> Result<Arc<Bridge>> {
+    /// One whose thread does not run yet, and the other end of its socket.
+    pub(super) fn new(params: &Params) -> Result<(Bridge, OwnedFd)> {
         let cannot = |error: &io::Error| python::cannot_start(params, error);
         let (socket, theirs) = stream::pair().map_err(|error| cannot(&error))?;
         let bell = Bell::new().ok_or_else(|| cannot(&io::Error::last_os_error()))?;
@@ -100,7 +101,7 @@ impl Bridge {
             leaving: false,
             broken: None,
         };
-        let bridge = Arc::new(Bridge {
+        let bridge = Bridge {
             params: params.clone(),
             generation: fork::generation(),
             socket,
@@ -109,10 +110,20 @@ impl Bridge {
             state: Mutex::new(state),
             changed: Condvar::new(),
             thread: Mutex::new(None),
-        });
+        };
+        Ok((bridge, theirs))
+    }
+
+    /// Starts one. It is not ready yet: [`Bridge::wait`].
+    pub fn start(params: &Params) -> Result<Arc<Bridge>> {
+        let (bridge, theirs) = Bridge::new(params)?;
+        let bridge = Arc::new(bridge);
         let own = bridge.clone();
         let thread = std::thread::Builder::new().name("pb-bridge".into());
-        let thread = thread.spawn(move || own.live(theirs)).map_err(|error| cannot(&error))?;
+        let blocked = SignalsBlocked::enter();
+        let thread = thread.spawn(move || own.live(theirs));
+        drop(blocked);
+        let thread = thread.map_err(|error| python::cannot_start(params, &error))?;
         *locked(&bridge.thread) = Some(thread);
         Ok(bridge)
     }

@@ -100,25 +100,16 @@ fn files(kind: Kind, cargo: &Cargo) -> Result<Vec<Shipped>> {
 }
 
 impl<'a> Call<'a> {
-    /// Announces the call. `n_jobs` is what its scope asked for.
-    pub fn new(
-        job: &'a Arc<Job>,
-        line: Line,
-        ready: Arc<Ready>,
-        params: &'a Params,
-        n_jobs: i32,
-    ) -> Result<Self> {
+    /// Announces the call.
+    pub fn new(job: &'a Arc<Job>, line: Line, ready: Arc<Ready>, params: &'a Params) -> Result<Self> {
         let cargo = job.task().cargo()?;
-        let (slots, _) = line.bridge().slots();
-        // Fewer workers than slots were asked for; or as many, which still is a limit when more slots come.
-        let fewer = job.n_jobs() < (slots as usize).min(job.n_items());
-        let wanted = if fewer { job.n_jobs() } else { usize::try_from(n_jobs).unwrap_or(0) };
         let mut call = Call {
             job,
             line,
             params,
             task: job.encode_task()?,
-            wanted,
+            // Not the workers that were counted: there may be more slots by now.
+            wanted: job.rules().most_workers,
             sizes: Sizes::new(&ready, job.rules().batch_size),
             ready,
             item_bytes: (cargo.input_size + cargo.output_size) as u64,
@@ -389,7 +380,8 @@ impl<'a> Call<'a> {
     }
 
     /// A worker tells of late items itself, once they end. One that never ends is seen here: when nothing has come for longer
-    /// than the largest chunk may take, and the engine's own patience.
+    /// than the largest chunk may take, and the engine's own patience. Chunks that wait behind other programs' tasks for so long
+    /// are taken for such items: only the engine knows which of them have begun, and `dask` and `ray` do not say.
     fn look_for_late_items(&self, silent: Duration) -> Result<()> {
         let timeout = self.job.timeout();
         let largest =
@@ -402,7 +394,7 @@ impl<'a> Call<'a> {
         let first = self.flights.values().map(|flight| flight.chunk.begin).min().unwrap_or(0);
         let message = format!(
             "no chunk has come back from backend '{}' for {:.1} s, though none should take longer than {:.1} s with a timeout of \
-             {timeout} s an item: an item does not end ({} chunks are on their way; the first item of them is {first})",
+             {timeout} s an item: an item has not begun or does not end ({} chunks are on their way; the first item of them is {first})",
             self.params.kind.name(),
             silent.as_secs_f64(),
             timeout * largest as f64,

@@ -10,6 +10,7 @@ use crate::process::{Bell, Child, Exit};
 use crate::status::{Error, Result, Status};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,21 @@ enum Heard {
 }
 
 impl Bridge {
-    /// All of the thread's life.
+    /// All of the thread's life. Whatever ends it, nobody waits for it any more.
     pub(super) fn live(&self, theirs: OwnedFd) {
+        self.to_the_end(|| self.serve(theirs));
+    }
+
+    /// A panic is the end of the session too: callers would wait for a thread that is no more.
+    fn to_the_end(&self, life: impl FnOnce()) {
+        // What a panic leaves behind is looked at no more, but for the state, of which every field stands alone.
+        if catch_unwind(AssertUnwindSafe(life)).is_err() {
+            let message = format!("the thread of the bridge to {} has panicked", self.params.kind.name());
+            self.declare_over(Some(Error::new(Status::ERR_INTERNAL, message)));
+        }
+    }
+
+    fn serve(&self, theirs: OwnedFd) {
         let (mut child, mut tail) = match self.spawn(theirs) {
             Ok(started) => started,
             Err(error) => return self.declare_over(Some(error)),
@@ -220,4 +234,24 @@ fn bury(child: &mut Child, patience: Duration) -> Exit {
     Bell::wait(None, child.descriptor().into_iter(), patience);
     child.kill_group();
     child.wait()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::super::line::Inbox;
+    use super::super::params::Params;
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_the_session_for_all_who_wait() {
+        let params = Params::parse(Kind::Dask, Some("address=echo")).unwrap();
+        let (bridge, _theirs) = Bridge::new(&params).unwrap();
+        let inbox = Arc::new(Inbox::default());
+        bridge.state().calls.insert(7, inbox.clone());
+        bridge.to_the_end(|| panic!("on purpose"));
+        assert_eq!(bridge.wait().unwrap_err().status, Status::ERR_INTERNAL);
+        let events = inbox.take(Duration::ZERO);
+        assert!(matches!(&events[..], [Event::Over(error)] if error.message.contains("panicked")));
+    }
 }

@@ -4,7 +4,6 @@ use super::bridge::{Bridge, NOTHING};
 use super::frames::{Answer, Lost, Order};
 use crate::status::{Error, Result};
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,18 +25,25 @@ pub enum Event {
 /// Where a call finds its events.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    events: Mutex<VecDeque<Event>>,
+    events: Mutex<Vec<Event>>,
     arrived: Condvar,
 }
 
 impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn put(&self, event: Event) {
-        self.lock().push_back(event);
+        self.lock().push(event);
         self.arrived.notify_one();
+    }
+
+    /// What has come, after waiting for it for `most` at most.
+    pub(super) fn take(&self, most: Duration) -> Vec<Event> {
+        let waited = self.arrived.wait_timeout_while(self.lock(), most, |events| events.is_empty());
+        let (mut events, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *events)
     }
 }
 
@@ -72,11 +78,8 @@ impl Line {
     }
 
     /// What has come, after waiting for it for `most` at most.
-    pub fn events(&self, most: Duration) -> VecDeque<Event> {
-        let events = self.inbox.lock();
-        let waited = self.inbox.arrived.wait_timeout_while(events, most, |events| events.is_empty());
-        let (mut events, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *events)
+    pub fn events(&self, most: Duration) -> Vec<Event> {
+        self.inbox.take(most)
     }
 }
 

@@ -1,5 +1,5 @@
 # Reads the bridge's modules from a descriptor, as {name: source}, and runs the bridge. `python -c` has this text.
-import ctypes, importlib.abc, importlib.util, json, signal, socket, sys
+import ctypes, importlib.abc, importlib.util, json, os, signal, socket, sys
 
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: when the user's process dies, and its end of the socket lives on in a fork
 
@@ -34,7 +34,18 @@ class Sources(importlib.abc.InspectLoader, importlib.abc.MetaPathFinder):
         return compile(self.sources[name], f"<{name}>", "exec", dont_inherit=True)
 
 
+def close_others(fd):
+    # What the user's process has open, perhaps long deleted or an end of a pipe, would stay open as long as the bridge.
+    for other in map(int, os.listdir("/proc/self/fd")):
+        if other > fd:
+            try:
+                os.close(other)
+            except OSError:
+                pass  # the listing's own
+
+
 fd = int(sys.argv[1])
+close_others(fd)
 sock = socket.socket(fileno=fd)
 size = int.from_bytes(take(sock, 8), "little")
 sys.meta_path.insert(0, Sources(json.loads(take(sock, size))))

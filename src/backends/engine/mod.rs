@@ -74,14 +74,12 @@ impl Backend for Engine {
     }
 
     fn open(&self, request: &OpenRequest) -> Result<Box<dyn Session>> {
-        Ok(Box::new(Open { params: Params::parse(self.0, request.params)?, n_jobs: request.n_jobs }))
+        Ok(Box::new(Open { params: Params::parse(self.0, request.params)? }))
     }
 }
 
 struct Open {
     params: Params,
-    /// What the scope asked for; negative as joblib counts.
-    n_jobs: i32,
 }
 
 impl Session for Open {
@@ -102,7 +100,7 @@ impl Session for Open {
         loop {
             let (bridge, ready) = bridges::get(&self.params)?;
             if let Some(line) = bridge.open(job.call()) {
-                return call::Call::new(job, line, ready, &self.params, self.n_jobs)?.run();
+                return call::Call::new(job, line, ready, &self.params)?.run();
             }
         }
     }

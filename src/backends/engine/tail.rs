@@ -2,6 +2,7 @@
 //! a secret of the environment is left out.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -65,7 +66,7 @@ impl Tail {
     /// The last lines, to follow the text of an error; empty where nothing was printed.
     pub fn quote(&self) -> String {
         let bytes: Vec<u8> = self.bytes.iter().copied().collect();
-        let text = redact(&String::from_utf8_lossy(&bytes), std::env::vars());
+        let text = redact(&String::from_utf8_lossy(&bytes), std::env::vars_os());
         let text = text.trim();
         let mut from = text.len().saturating_sub(QUOTED);
         while !text.is_char_boundary(from) {
@@ -80,10 +81,15 @@ impl Tail {
 }
 
 /// Leaves out the values of variables that look like secrets, and passwords in addresses.
-fn redact(text: &str, variables: impl Iterator<Item = (String, String)>) -> String {
-    let is_secret = |name: &str| SECRET.iter().any(|part| name.to_uppercase().contains(part));
+fn redact(text: &str, variables: impl Iterator<Item = (OsString, OsString)>) -> String {
+    let is_secret = |name: &OsString| {
+        let name = name.to_string_lossy().to_uppercase();
+        SECRET.iter().any(|part| name.contains(part))
+    };
     let secrets = variables.filter(|(name, value)| is_secret(name) && value.len() >= SHORTEST_SECRET);
-    let mut text = secrets.fold(text.to_owned(), |text, (_, value)| text.replace(&value, "***"));
+    // A value that is no UTF-8 has lost in the text what it loses here.
+    let leave_out = |text: String, (_, value): (_, OsString)| text.replace(&*value.to_string_lossy(), "***");
+    let mut text = secrets.fold(text.to_owned(), leave_out);
     let mut at = 0;
     while let Some(found) = text[at..].find("://") {
         at += found + 3;
@@ -99,6 +105,7 @@ fn redact(text: &str, variables: impl Iterator<Item = (String, String)>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
 
     fn tail(printed: &[u8]) -> Tail {
         let mut tail = Tail { file: None, bytes: VecDeque::new() };
@@ -126,11 +133,18 @@ mod tests {
     #[test]
     fn secrets_are_left_out() {
         let variables = [("RAY_AUTH_TOKEN", "abcdef123"), ("MY_KEY", "x"), ("HOME", "/home/me")];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let text = "token abcdef123 of /home/me at tls://me:pw@host:1/x and tcp://h:2 x";
         assert_eq!(
             redact(text, variables.into_iter()),
             "token *** of /home/me at tls://***@host:1/x and tcp://h:2 x"
         );
+    }
+    #[test]
+    fn variables_may_be_any_bytes() {
+        let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        let variables = [(bytes(b"\xff"), bytes(b"caf\xe9")), (bytes(b"MY_TOKEN"), bytes(b"abc\xe9def"))];
+        let text = String::from_utf8_lossy(b"caf\xe9 for abc\xe9def").into_owned();
+        assert_eq!(redact(&text, variables.into_iter()), "caf\u{fffd} for ***");
     }
 }
