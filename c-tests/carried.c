@@ -247,9 +247,11 @@ static int32_t stay_until_the_job_is_closed(void *user, size_t done, size_t fail
                                             double elapsed) {
     (void)user, (void)done, (void)failed, (void)total, (void)elapsed;
     pb_chunk chunk;
-    __atomic_store_n(&completion.begun, 1, __ATOMIC_RELEASE);
+    if (__atomic_exchange_n(&completion.begun, 1, __ATOMIC_ACQ_REL))
+        return 0; /* the map's last call, by its own thread */
     while (pb_job_claim(completion.job, &chunk) != PB_ERR_INVALID_ARGUMENT)
         sched_yield();
+    usleep(20000); /* long enough for a map that does not wait to return */
     __atomic_store_n(&completion.ended, 1, __ATOMIC_RELEASE);
     return 0;
 }
