@@ -60,8 +60,8 @@ struct rest {
 };
 
 /* Between two looks: yields at first, so that where there are more ranks than CPUs those that have work get
- * one, then sleeps for a part of the time that has passed, 1 ms at most. A rank that had no CPU for a while has
- * not looked in vain: it sleeps only after many looks. */
+ * one, then sleeps for a part of the time that has passed, 1 ms at most. A rank that had no CPU for a while
+ * has not looked in vain: it sleeps only after many looks. */
 void rest_a_little(struct rest *rest);
 
 /* Of a clock that only goes forward. */
