@@ -193,10 +193,14 @@ static int32_t fork_once(void *user, size_t done, size_t failed, size_t total, d
         return 0;
     f->child = fork();
     CHECK(f->child >= 0);
-    if (f->child == 0)
+    if (f->child == 0) {
         alarm(60);
-    else
-        await(f->child);
+        return 0;
+    }
+    int ended = 0;
+    CHECK_INT(f->child, waitpid(f->child, &ended, 0));
+    CHECK(WIFSIGNALED(ended));
+    CHECK_INT(SIGKILL, WTERMSIG(ended));
     return 0;
 }
 
@@ -211,8 +215,12 @@ TEST(a_fork_in_a_callback_leaves_the_map_and_its_workers_to_the_parent) {
     options.progress = fork_once;
     options.progress_user = &f;
     const pb_status status = pb_parallel_map(count_me, count, N, NULL, 0, pids, sizeof *pids, &options);
-    if (f.child == 0)
-        _exit(status == PB_ERR_WORKER_LOST && strstr(pb_last_error(), "forked") != NULL ? 0 : 1);
+    if (f.child == 0) {
+        /* By a signal: at an orderly exit memcheck would take what belonged to the parent's map for lost. */
+        if (status == PB_ERR_WORKER_LOST && strstr(pb_last_error(), "forked") != NULL)
+            raise(SIGKILL);
+        _exit(1);
+    }
     CHECK(f.child > 0);
     CHECK_INT(PB_OK, status);
     options.progress = NULL;
