@@ -68,8 +68,13 @@ fn parcel() -> Vec<u8> {
 }
 
 fn reply() -> Reply<'static> {
-    let failure =
-        Failure { item: 1, status: Status::ERR_TASK_FAILED, code: 7, message: "item 11 failed".into() };
+    let failure = Failure {
+        item: 1,
+        status: Status::ERR_TASK_FAILED,
+        code: 7,
+        asked: false,
+        message: "item 11 failed".into(),
+    };
     Reply {
         ran: 3,
         statuses: Statuses::Each(&[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]),
@@ -93,7 +98,8 @@ fn what_was_written_is_read() {
     for request in requests(&task) {
         assert_eq!(Request::decode(&request.encode()).unwrap(), request);
     }
-    for reply in [Reply::default(), reply(), refusal()] {
+    let asked = Failure { asked: true, ..reply().failure.unwrap() };
+    for reply in [Reply::default(), reply(), Reply { failure: Some(asked), ..reply() }, refusal()] {
         assert_eq!(Reply::decode(&reply.encode()).unwrap(), reply);
     }
 }

@@ -426,10 +426,11 @@ impl Job {
         // is, but does not hide that others were not run.
         let finished = if self.plan.rules.collect_errors { done + failed } else { done };
         if finished < self.n_items() {
-            return Err(if self.is_stopped() {
-                self.cancelled(done)
-            } else {
-                self.left_undone(backend, self.n_items() - finished)
+            let kept = first.filter(|_| !self.plan.rules.collect_errors);
+            return Err(match kept {
+                _ if self.is_stopped() => self.cancelled(done),
+                Some(error) => error,
+                None => self.left_undone(backend, self.n_items() - finished),
             });
         }
         first.map_or(Ok(()), |first| Err(self.collected(first, failed)))
@@ -463,18 +464,20 @@ impl Job {
 
     /// Takes note of a failed item. `fate.index` is the item.
     fn item_failed(&self, status: Status, message: String, fate: ItemFate) {
+        self.take_failure(Error::new(status, message).at(fate), self.is_stopped());
+    }
+
+    /// Takes note of an item's error. `asked`: the item had been asked to end early, and may have failed for that reason only,
+    /// which is no news unless nothing else says why the map is not whole.
+    fn take_failure(&self, error: Error, asked: bool) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        let error = Error::new(status, message).at(fate);
-        if self.plan.rules.collect_errors {
-            // The call ends as "task failed", whatever the first failure was: `statuses` has the fates.
-            let mut first = self.lock_error();
-            if first.is_none() {
-                *first = Some(Error { status: Status::ERR_TASK_FAILED, ..error });
-            }
-        } else if !self.is_stopped() {
-            // Once stopped, a task that ends early because it was asked to is no news.
-            self.fail(error);
+        let collects = self.plan.rules.collect_errors;
+        if !collects && !asked {
+            return self.fail(error);
         }
+        // A call that collects ends as "task failed", whatever the first failure was: `statuses` has the fates.
+        let status = if collects { Status::ERR_TASK_FAILED } else { error.status };
+        self.lock_error().get_or_insert(Error { status, ..error });
     }
 
     fn report(&self) -> progress::Report {

@@ -5,8 +5,8 @@
 //! carrier saw how far the worker came - [`Job::lose_item`] for the one item that ran, and [`Job::put_back`] for those
 //! that had not begun. What is put back is claimed again, before new items.
 
-use super::{Chunk, Ended, Job, Loss};
-use crate::message::{Around, Data, Kind, Reply, Request, Statuses, unpack};
+use super::{Chunk, Ended, FAILED, Job, Loss};
+use crate::message::{Around, Data, Failure, Kind, Reply, Request, Statuses, unpack};
 use crate::shared::Mapping;
 use crate::status::{Error, ItemFate, Result, Status};
 use crate::tasks;
@@ -264,20 +264,21 @@ impl Job {
                 (Some(failure), Statuses::AllGood) => failure.code,
                 (_, statuses) => statuses.get(item),
             };
-            self.end_item(index, code, failure.map(|failure| (failure.status, failure.message.clone())));
+            self.end_item(index, code, failure.cloned());
         }
     }
 
-    fn end_item(&self, index: usize, code: i32, failure: Option<(Status, String)>) {
+    fn end_item(&self, index: usize, code: i32, failure: Option<Failure>) {
         let lost = self.remote.lock().losses.get(&index).copied().unwrap_or(0);
         match failure {
             _ if code == Status::ERR_TIMEOUT.0 && self.plan.rules.timeout > 0.0 => {
                 self.settle(index, Ended::Late)
             }
-            Some((status, message)) => {
+            Some(Failure { status, message, asked, .. }) => {
+                let asked = asked || self.is_stopped();
                 self.plan.task.record(index, code);
                 let fate = ItemFate { task_code: code, index, attempts: lost + 1, ..ItemFate::default() };
-                self.item_failed(status, message, fate);
+                self.take_failure(Error::new(status, message).at(fate), asked);
                 if self.plan.rules.collect_errors {
                     self.hand_out(index);
                 }
@@ -325,8 +326,9 @@ impl Job {
         self.watch.item_finished(index).unwrap_or_else(|error| self.fail(error));
     }
 
-    /// The first failure of this job, whatever became of the rest.
-    pub fn first_failure(&self) -> Option<Error> {
-        self.lock_error().clone()
+    /// The first failure of this job, whatever became of the rest; and whether its item had been asked to end early.
+    pub fn first_failure(&self) -> Option<(Error, bool)> {
+        let asked = !self.plan.rules.collect_errors && self.flags.load(Ordering::Relaxed) & FAILED == 0;
+        self.lock_error().clone().map(|error| (error, asked))
     }
 }

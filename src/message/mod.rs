@@ -24,7 +24,7 @@ use wire::{Reader, Writer};
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PBms";
 /// The format. It grows with every change: both sides are the same version of the library, or the receiver says no.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 const REQUEST: u16 = 1;
 const REPLY: u16 = 2;

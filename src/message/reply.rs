@@ -25,6 +25,8 @@ pub struct Failure {
     pub status: Status,
     /// What the task returned.
     pub code: i32,
+    /// Whether the chunk had been asked to end early before: then this may be how the task did so.
+    pub asked: bool,
     /// For people.
     pub message: String,
 }
@@ -99,8 +101,8 @@ impl<'a> Reply<'a> {
         writer.u64(self.nanoseconds);
         match &self.failure {
             None => writer.u8(0),
-            Some(Failure { item, status, code, message }) => {
-                writer.u8(1);
+            Some(Failure { item, status, code, asked, message }) => {
+                writer.u8(if *asked { 2 } else { 1 });
                 writer.u64(*item);
                 writer.i32(status.0);
                 writer.i32(*code);
@@ -132,7 +134,7 @@ impl<'a> Reply<'a> {
         let (ran, nanoseconds) = (reader.u64()?, reader.u64()?);
         let failure = match reader.u8()? {
             0 => None,
-            1 => Some(read_failure(&mut reader, ran)?),
+            kind @ (1 | 2) => Some(Failure { asked: kind == 2, ..read_failure(&mut reader, ran)? }),
             other => return Err(malformed(format_args!("there is no kind {other} of failure"))),
         };
         let statuses = match reader.u8()? {
@@ -157,5 +159,5 @@ fn read_failure(reader: &mut Reader, ran: u64) -> Result<Failure> {
     if status != Status::ERR_TASK_FAILED && status != Status::ERR_TIMEOUT {
         return Err(malformed("an item failed in no known way"));
     }
-    Ok(Failure { item, status, code, message: message.to_owned() })
+    Ok(Failure { item, status, code, asked: false, message: message.to_owned() })
 }

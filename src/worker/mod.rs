@@ -133,8 +133,9 @@ impl Worker {
         let seat = job.enter_as(seat);
         job.run(&seat, Chunk { begin: request.begin as usize, end: request.end as usize });
         drop((seat, own));
-        let failure = job.first_failure().map(|error| failure_of(request, error)).transpose()?;
-        self.ended_map = failure.is_some() && !request.collect_errors;
+        let failure = job.first_failure().map(|first| failure_of(request, first)).transpose()?;
+        let is_news = failure.as_ref().is_some_and(|failure| !failure.asked);
+        self.ended_map = is_news && !request.collect_errors;
         if self.ended_map && request.call != 0 {
             // Chunks of the call that wait behind this one would run for nobody.
             held::cancel_call(request.call);
@@ -187,7 +188,7 @@ fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings, seat: us
 }
 
 /// The failure of an item, or of the whole chunk.
-fn failure_of(request: &Request, error: Error) -> Result<Failure> {
+fn failure_of(request: &Request, (error, asked): (Error, bool)) -> Result<Failure> {
     let index = error.item.index as u64;
     if !(request.begin..request.end).contains(&index) {
         return Err(error);
@@ -197,6 +198,7 @@ fn failure_of(request: &Request, error: Error) -> Result<Failure> {
         item: index - request.begin,
         status: if is_late { Status::ERR_TIMEOUT } else { Status::ERR_TASK_FAILED },
         code: error.item.task_code,
+        asked,
         message: error.message,
     })
 }
