@@ -1,5 +1,5 @@
-/* Which failure is the map's, where the chunks of a map run side by side in one worker: the one that is a failure of its
- * own, whichever reply comes first, with its text. */
+/* Which failure is the map's, where the chunks of a map run side by side in one worker: the one that is a
+ * failure of its own, whichever reply comes first, with its text. */
 #include "fake_backend.h"
 
 #include <sched.h>
