@@ -106,7 +106,10 @@ static int receive_body(struct incoming *in, MPI_Comm comm) {
 
 int carry_receive(struct incoming *in, MPI_Comm comm, int rank, int tag, int *came) {
     MPI_Status status;
+    /* Open MPI's first look takes what has come from shared memory, and its second one finds it. */
     int code = MPI_Iprobe(rank, tag, comm, came, &status);
+    if (code == MPI_SUCCESS && !*came)
+        code = MPI_Iprobe(rank, tag, comm, came, &status);
     if (code != MPI_SUCCESS || !*came)
         return code;
     *came = 0;
@@ -166,7 +169,10 @@ void rest_a_little(struct rest *rest) {
         sched_yield();
         return;
     }
-    const double wait = passed / 4 < 1e-3 ? passed / 4 : 1e-3;
-    const struct timespec time = {0, (long)(wait * 1e9)};
+    sleep_for(passed / 4 < 1e-3 ? passed / 4 : 1e-3);
+}
+
+void sleep_for(double seconds) {
+    const struct timespec time = {0, (long)(seconds * 1e9)};
     nanosleep(&time, NULL);
 }

@@ -64,6 +64,9 @@ struct rest {
  * has not looked in vain: it sleeps only after many looks. */
 void rest_a_little(struct rest *rest);
 
+/* Gives the CPU away for so many seconds, less than 1. */
+void sleep_for(double seconds);
+
 /* Of a clock that only goes forward. */
 double now_seconds(void);
 

@@ -143,8 +143,11 @@ static void lead(const struct run *own) {
             break_all(code);
         }
         end_runs();
+        const double fed = fed_for(runs);
         if (busy)
             rest = (struct rest){0};
+        else if (!own->is_over && fed > 0)
+            sleep_for(fed);
         else if (!own->is_over)
             rest_a_little(&rest);
     }

@@ -7,9 +7,9 @@
 
 #include <parallel_backend.h>
 
-/* Chunks on their way to one worker: while one runs the next one waits there. Of long messages one at a time.
- */
-enum { SLOTS = 2 };
+/* Chunks on their way to one worker: while one runs the next one waits there. Of quick ones SLOTS, so that
+ * rank 0 can sleep meanwhile; of long messages one at a time. */
+enum { AHEAD = 2 };
 
 /* A map. It lies on the stack of the thread that called it. */
 struct run {
@@ -30,6 +30,7 @@ struct run {
 /* A chunk on its way. */
 struct slot {
     uint64_t id; /* 0: free */
+    double sent; /* by now_seconds */
     pb_chunk chunk;
     struct outgoing out;
 };
@@ -40,7 +41,9 @@ struct peer {
     struct run *run; /* while chunks of it are on their way there */
     int32_t number;  /* the worker index in that map */
     int32_t in_flight;
-    int has_long; /* one of them has a long message */
+    int has_long;    /* one of them has a long message */
+    double answered; /* when its last reply was taken, by now_seconds */
+    double took;     /* seconds that a chunk takes there, averaged; 0 while nothing is known */
     struct slot slots[SLOTS];
     struct outgoing ctx; /* of `ctx_run`; at first the welcome */
     struct run *ctx_run;
@@ -60,6 +63,8 @@ pb_status run_open(struct run *run, pb_job *job);
 void run_close(struct run *run);
 /* Gives idle or half-idle peers what there is to do. An MPI error code. */
 int feed(struct run *runs);
+/* Seconds for which no worker will need anything, if all have chunks waiting; else 0. */
+double fed_for(struct run *runs);
 /* Takes a frame that came from a worker. */
 int take_reply(struct incoming *in);
 /* Tells the workers of a run that it was cancelled. */

@@ -48,6 +48,9 @@ struct frame {
 };
 typedef char frame_has_64_bytes[sizeof(struct frame) == 64 ? 1 : -1];
 
+/* Chunks on their way to one worker at most, and so replies on their way back. */
+enum { SLOTS = 4 };
+
 /* The longest MPI message with a frame in it. */
 enum { FRAME_ROOM = 64 * 1024, BODY_ROOM = FRAME_ROOM - 64 };
 

@@ -36,7 +36,8 @@ static struct {
 } state;
 
 static struct incoming in;
-static struct outgoing out;
+static struct outgoing outs[SLOTS];
+static unsigned frames_sent;
 static struct ctx *ctxs;
 
 /* Under the lock. */
@@ -85,17 +86,37 @@ static void end(void) {
     pthread_mutex_unlock(&lock);
 }
 
-/* Sends a frame and waits until it has left. */
-static int send_frame(const struct frame *frame, const void *body) {
+/* Waits, under the lock, until a frame has left. */
+static int wait_for(struct outgoing *out) {
     struct rest rest = {0};
-    pthread_mutex_lock(&lock);
-    int left = 0;
-    int code = carry_send(&out, world.comm, 0, TAG_FRAME, frame, body);
-    while (code == MPI_SUCCESS && (code = carry_arrived(&out, &left)) == MPI_SUCCESS && !left) {
+    int left = 0, code;
+    while ((code = carry_arrived(out, &left)) == MPI_SUCCESS && !left) {
         pthread_mutex_unlock(&lock);
         rest_a_little(&rest);
         pthread_mutex_lock(&lock);
     }
+    return code;
+}
+
+/* Sends a frame. Small ones are copies that leave when rank 0 looks, which may sleep; for large ones, whose
+ * body is ours, this waits. */
+static int send_frame(const struct frame *frame, const void *body) {
+    struct outgoing *out = &outs[frames_sent++ % SLOTS];
+    pthread_mutex_lock(&lock);
+    int code = wait_for(out);
+    if (code == MPI_SUCCESS)
+        code = carry_send(out, world.comm, 0, TAG_FRAME, frame, body);
+    if (code == MPI_SUCCESS && frame->size > BODY_ROOM)
+        code = wait_for(out);
+    pthread_mutex_unlock(&lock);
+    return code;
+}
+
+static int wait_for_all(void) {
+    int code = MPI_SUCCESS;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < SLOTS && code == MPI_SUCCESS; ++i)
+        code = wait_for(&outs[i]);
     pthread_mutex_unlock(&lock);
     return code;
 }
@@ -248,11 +269,14 @@ pb_status worker_serve(void) {
     int code = say_hello();
     if (code == MPI_SUCCESS)
         code = serve_frames();
+    if (code == MPI_SUCCESS)
+        code = wait_for_all();
     if (watched)
         end_watcher(watcher);
     carry_drop(&in);
     carry_drop(&state.control);
-    carry_free(&out);
+    for (int i = 0; i < SLOTS; ++i)
+        carry_free(&outs[i]);
     while (ctxs != NULL)
         forget_ctx(ctxs->run);
     return code == MPI_SUCCESS ? PB_DONE
