@@ -26,11 +26,9 @@ pub struct Wishes {
     pub lasting: bool,
 }
 
-/// A map call as the caller made it.
+/// A map call as the caller made it, but for its task.
 pub struct Request {
-    /// The items.
-    pub task: Box<dyn Task>,
-    /// How many there are.
+    /// How many items there are.
     pub n_items: usize,
     /// The call's own number of workers; 0 for the context's.
     pub n_jobs: i32,
@@ -39,7 +37,7 @@ pub struct Request {
     /// How its items are run.
     pub rules: Rules,
     /// Who wants to hear of progress.
-    pub progress: Option<Progress>,
+    pub progress: Option<Arc<Progress>>,
 }
 
 /// A call whose backend is open and whose workers are counted.
@@ -52,7 +50,7 @@ struct Call {
 struct Choice {
     opened: Arc<Opened>,
     workers: i32,
-    /// See [`Rules::most_workers`].
+    /// See [`Plan::most_workers`].
     most: usize,
 }
 
@@ -182,7 +180,7 @@ pub fn outlook() -> Result<Outlook> {
 }
 
 /// Chooses anew what a call needs.
-fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
+fn resolve(task: &dyn Task, request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
     let snapshot = context::resolve()?;
     let place = &snapshot.place;
     if place.depth >= MAX_DEPTH {
@@ -193,7 +191,7 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
     }
     let wishes = request.wishes;
     #[cfg(target_os = "linux")]
-    let lasting = wishes.processes && crate::backends::loky::can_run(&*request.task);
+    let lasting = wishes.processes && crate::backends::loky::can_run(task);
     #[cfg(not(target_os = "linux"))]
     let lasting = false;
     let wishes = Wishes { lasting, ..wishes };
@@ -214,28 +212,28 @@ fn resolve(request: &Request, key: Option<Key>) -> Result<(Box<Warm>, Parent)> {
     Ok((Box::new(choice), snapshot.place.parent))
 }
 
-fn prepare(request: Request) -> Result<Call> {
+fn prepare(mut task: Box<dyn Task>, request: &Request) -> Result<Call> {
     trace::heed_environment()?;
     let started = ticks();
     let last = Warm::last();
-    let key = Key::here(&request, started, last.as_deref());
+    let key = Key::here(request, started, last.as_deref());
     let (mut choice, parent) = match last.and_then(|last| last.again(key, request.n_items)) {
         Some(choice) => (choice, None),
-        None => resolve(&request, key)?,
+        None => resolve(&*task, request, key)?,
     };
-    let Request { task, n_items, rules, progress, .. } = request;
-    let rules = Rules { most_workers: choice.most, ..rules };
-    let mut items = Items { task, n_items, rules, progress, started };
+    let Request { n_items, rules, progress, .. } = request;
+    let (n_items, most_workers, progress) = (*n_items, choice.most, progress.as_ref());
+    let items = Items { n_items, rules, most_workers, progress, started };
     if let Some(spare) = choice.spare.take() {
-        match spare.again(items) {
+        match spare.again(task, &items) {
             Ok(job) => return Ok(Call { job, choice }),
-            Err(unused) => items = unused,
+            Err(unused) => task = unused,
         }
     }
     let (n_jobs, around) = (choice.around.workers, choice.around.clone());
-    let Items { task, n_items, rules, progress, started } = items;
-    let job = Job::new(Plan { task, n_items, n_jobs, rules, around, parent, progress, started });
-    Ok(Call { job, choice })
+    let (rules, progress) = (*rules, progress.cloned());
+    let plan = Plan { task, n_items, n_jobs, rules, most_workers, around, parent, progress, started };
+    Ok(Call { job: Job::new(plan), choice })
 }
 
 impl Call {
@@ -259,8 +257,8 @@ impl Call {
 }
 
 /// Runs a map to its end.
-pub fn run(request: Request) -> Result<()> {
-    let call = prepare(request)?;
+pub fn run(task: Box<dyn Task>, request: &Request) -> Result<()> {
+    let call = prepare(task, request)?;
     let ran = call.run();
     let result = call.job.finish(&call.choice.opened.name, ran);
     call.choice.keep(call.job);
@@ -268,8 +266,8 @@ pub fn run(request: Request) -> Result<()> {
 }
 
 /// Starts a map on a thread of the pool.
-pub fn submit(request: Request) -> Result<Arc<Job>> {
-    let call = prepare(request)?;
+pub fn submit(task: Box<dyn Task>, request: &Request) -> Result<Arc<Job>> {
+    let call = prepare(task, request)?;
     let job = call.job.clone();
     job.set_driver(move || call.drive());
     let started = job.clone();

@@ -63,7 +63,7 @@ pub(super) struct Warm {
     pub(super) key: Option<Key>,
     /// Workers that the call would have with items enough.
     pub(super) workers: i32,
-    /// See [`Rules::most_workers`](crate::job::Rules::most_workers).
+    /// See [`Plan::most_workers`](crate::job::Plan::most_workers).
     pub(super) most: usize,
     pub(super) opened: Arc<Opened>,
     pub(super) around: Arc<TaskSurroundings>,

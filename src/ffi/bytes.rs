@@ -118,7 +118,8 @@ pub unsafe extern "C" fn pb_map_bytes(
         let needs = Needs { ctx, ctx_size: options.ctx_size, name, statuses: options.statuses };
         // SAFETY: the caller promised the function and the arrays, until this call returns.
         let items = Arc::new(unsafe { Items::new(call, needs, n_items, inputs) }?);
-        let ran = call::run(map::request(Box::new(BytesTask(items.clone())), n_items, &options, false)?);
+        let request = map::request(n_items, &options, false);
+        let ran = call::run(Box::new(BytesTask(items.clone())), &request);
         let kept = match &ran {
             Ok(()) => true,
             Err(error) => collects && error.status == Status::ERR_TASK_FAILED,

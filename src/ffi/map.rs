@@ -121,8 +121,11 @@ pub unsafe extern "C" fn pb_parallel_map(
 ) -> pb_status {
     guard(|| {
         let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
+        // SAFETY: the caller promised options with their size set, or NULL.
+        let options = unsafe { read_options(options) }?;
         // SAFETY: the caller promised what the header asks for, until this call returns.
-        call::run(unsafe { elements(r#fn, n_items, arrays, options, false) }?)
+        let task = unsafe { elements(r#fn, n_items, arrays, &options) }?;
+        call::run(task, &request(n_items, &options, false))
     })
 }
 
@@ -148,45 +151,38 @@ pub unsafe extern "C" fn pb_submit_map(
     guard(|| {
         let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
         writable(job, "job")?;
+        // SAFETY: the caller promised options with their size set, or NULL.
+        let options = unsafe { read_options(options) }?;
         // SAFETY: the caller promised what the header asks for, until the job is over.
-        let submitted = call::submit(unsafe { elements(r#fn, n_items, arrays, options, true) }?)?;
+        let task = unsafe { elements(r#fn, n_items, arrays, &options) }?;
+        let submitted = call::submit(task, &request(n_items, &options, true))?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *job = Arc::into_raw(submitted).cast_mut() };
         Ok(())
     })
 }
 
-/// Checks a call's arguments and makes a request of them.
+/// Checks a call's arguments and makes a task of them.
 ///
 /// # Safety
-/// As `pb_parallel_map`.
+/// As `pb_parallel_map`; the options were checked.
 unsafe fn elements(
     call: pb_task_fn,
     n_items: usize,
     arrays: Arrays,
-    options: *const pb_map_options,
-    submitted: bool,
-) -> Result<Request> {
-    // SAFETY: the caller promised options with their size set, or NULL.
-    let options = unsafe { read_options(options) }?;
+    options: &pb_map_options,
+) -> Result<Box<dyn Task>> {
     // SAFETY: the caller promised a text, or NULL.
     let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
     let arrays = Arrays { ctx_size: options.ctx_size, statuses: options.statuses, ..arrays };
     // SAFETY: the caller promised the arrays.
-    let task = unsafe { CTask::new(call, n_items, name, arrays) }?;
-    request(Box::new(task), n_items, &options, submitted)
+    Ok(unsafe { CTask::new(call, n_items, name, arrays) }?)
 }
 
 /// A request to run a task by these options.
-pub(super) fn request(
-    task: Box<dyn Task>,
-    n_items: usize,
-    options: &pb_map_options,
-    submitted: bool,
-) -> Result<Request> {
+pub(super) fn request(n_items: usize, options: &pb_map_options, submitted: bool) -> Request {
     let flags = options.flags;
-    Ok(Request {
-        task,
+    Request {
         n_items,
         n_jobs: options.n_jobs,
         wishes: Wishes {
@@ -207,11 +203,9 @@ pub(super) fn request(
                 (true, false) => Stream::Ordered,
                 (true, true) => Stream::Unordered,
             },
-            // Known once the backend is chosen.
-            most_workers: 0,
         },
-        progress: progress(options),
-    })
+        progress: progress(options).map(Arc::new),
+    }
 }
 
 /// The options of a call, checked; NULL is the defaults.

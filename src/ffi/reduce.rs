@@ -82,11 +82,11 @@ pub unsafe extern "C" fn pb_reduce(
         let functions = Functions { fold, combine, ctx, inputs, input_size };
         // SAFETY: the caller promised what the header asks for, until this call returns.
         let reduce = Arc::new(unsafe { CReduce::new(functions, cuts, result.cast(), result_size) }?);
-        let mut request = map::request(Box::new(reduce.clone()), cuts.count(), &options, false)?;
+        let mut request = map::request(cuts.count(), &options, false);
         request.wishes.shared_memory = true;
         // The batch size has cut the blocks; how many of them a worker takes at once is adapted.
         request.rules = Rules { batch_size: 0, ..request.rules };
-        call::run(request)?;
+        call::run(Box::new(reduce.clone()), &request)?;
         // SAFETY: the caller promised a writable result.
         unsafe { reduce.take(result.cast(), result_size) };
         Ok(())

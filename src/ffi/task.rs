@@ -72,7 +72,7 @@ impl CTask {
         n_items: usize,
         name: Option<String>,
         arrays: Arrays,
-    ) -> Result<Self> {
+    ) -> Result<Box<Self>> {
         let call = call.ok_or_else(|| super::abi::null("fn"))?;
         let Arrays { ctx, ctx_size, inputs, input_size, outputs, output_size, statuses } = arrays;
         let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
@@ -87,7 +87,7 @@ impl CTask {
         }
         // SAFETY: the caller promised an entry for each item, or NULL.
         unsafe { fill_statuses(statuses, n_items) }?;
-        Ok(CTask {
+        Ok(Box::new(CTask {
             call,
             ctx,
             inputs: inputs.cast(),
@@ -98,7 +98,7 @@ impl CTask {
             statuses,
             ctx_size,
             name,
-        })
+        }))
     }
 
     /// The elements of an item, NULL where there is no array.

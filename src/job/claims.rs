@@ -75,21 +75,22 @@ impl Range {
 }
 
 /// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share, as long as it is
-/// not spread.
+/// not spread. All but the last field are in one line of the cache (`job/mod.rs`).
+#[repr(C)]
 pub struct Claims {
-    first: Range,
-    /// The ranges of the other seats, made when first needed.
-    others: OnceLock<Box<[CachePadded<Range>]>>,
-    /// Written by a thread that is alone in the job, as those ranges are.
-    is_spread: AtomicBool,
-    /// Picoseconds an item, averaged over the last chunks; 0 while nothing is known. Advisory: lost updates only
-    /// make a chunk a little larger or smaller.
-    pace: AtomicU64,
     n_items: usize,
     n_jobs: usize,
     batch_size: usize,
+    /// The ranges of the other seats, made when first needed.
+    others: OnceLock<Box<[CachePadded<Range>]>>,
     /// Ranges count in units of `1 << unit` items, so that any number of items fits.
     unit: u32,
+    /// Written by a thread that is alone in the job, as those ranges are.
+    is_spread: AtomicBool,
+    first: Range,
+    /// Picoseconds an item, averaged over the last chunks; 0 while nothing is known. Advisory: lost updates only
+    /// make a chunk a little larger or smaller.
+    pace: AtomicU64,
 }
 
 impl Claims {

@@ -120,6 +120,11 @@ impl Job {
         &self.plan.rules
     }
 
+    /// Workers at most that the caller has asked for, however many there will be; 0: all that there are.
+    pub fn most_workers(&self) -> usize {
+        self.plan.most_workers
+    }
+
     /// Nanoseconds that one item may take; `None` where there is no limit.
     pub fn item_limit(&self) -> Option<u64> {
         self.clock.limit()

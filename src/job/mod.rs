@@ -13,171 +13,34 @@ mod claims;
 mod deadline;
 mod elsewhere;
 mod outside;
+mod plan;
 mod progress;
 mod remote;
 mod run;
 mod seats;
 mod stream;
+mod task;
 mod timeline;
 
 pub use claims::{Chunk, Claims};
 pub use elsewhere::{Ended, Loss, StopLine};
+pub use plan::{Items, Parent, Plan, Rules, Stream};
 pub use progress::{Progress, ProgressFn};
 pub use remote::Cargo;
 pub use run::{Seat, incomplete, set_text, take_text};
 pub use stream::Next;
+pub use task::{Outputs, Stay, Surroundings, Task};
 
-use crate::cpu::{FloatMode, nanoseconds};
-use crate::limits::ThreadLimit;
-use crate::message::{Around, Pieces};
-use crate::shared::{Mapping, Spare};
+use crate::cpu::nanoseconds;
 use crate::status::{Error, ItemFate, Result, Status};
 use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;
-use std::any::Any;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use stream::Watch;
-
-/// The items of a map: the user's function with its arrays.
-pub trait Task: Send + Sync {
-    /// Tells this function from others.
-    fn site(&self) -> usize;
-
-    /// Runs one item; 0 is success.
-    fn run(&self, index: usize) -> i32;
-
-    /// Runs items until one fails or `flags` is no longer 0. Returns the first index that did not succeed here, with
-    /// the code of the item that failed, if one did.
-    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
-
-    /// Writes an item's fate where the caller wants it.
-    fn record(&self, index: usize, status: i32);
-
-    /// Whether it holds nothing but what belongs to the caller.
-    fn holds_nothing(&self) -> bool {
-        false
-    }
-
-    /// What texts call an item, and the number that errors give for it.
-    fn name(&self, index: usize) -> (String, usize) {
-        (format!("item {index}"), index)
-    }
-
-    /// What texts call several items.
-    fn plural(&self) -> &'static str {
-        "items"
-    }
-
-    /// What another process needs to run its items, or why it cannot.
-    fn cargo(&self) -> Result<Cargo<'_>> {
-        let why = "a call of this kind runs in its caller's process only";
-        Err(Error::new(Status::ERR_TASK_NOT_PORTABLE, why))
-    }
-
-    /// The inputs of a chunk; `None` where there are none. Those of a map of bytes are packed for the way.
-    fn inputs(&self, _chunk: Chunk) -> Option<Pieces<'_>> {
-        None
-    }
-
-    /// Takes outputs that another process made, from item `first` on: whole elements, no more than there are items. Where they
-    /// lie in a mapping of their own, `home`, that may be kept instead of a copy.
-    fn store(&self, _first: usize, _outputs: &[u8], _home: Option<&Arc<Mapping>>) {}
-
-    /// Where items write their outputs, and how much each.
-    fn outputs(&self) -> Outputs {
-        Outputs { address: 0, size: 0 }
-    }
-
-    /// Called before this process forks children that run the items.
-    fn before_fork(&self) -> Result<()> {
-        Ok(())
-    }
-
-    /// From now on items write their outputs to `area`, from `offset` on, as if the array began there.
-    fn redirect_outputs(&self, _area: Arc<Spare>, _offset: usize) {}
-
-    /// Called in a child, before the items of a chunk run: maps the shared memory that they use, where it is much.
-    fn populate(&self, _chunk: Chunk) {}
-
-    /// Copies the outputs of a chunk from such an area to where the caller wants them.
-    fn fetch_outputs(&self, _chunk: Chunk, _area: &Spare, _offset: usize) {}
-}
-
-/// The array that items write their outputs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outputs {
-    /// Its address; 0 where there is none.
-    pub address: usize,
-    /// Bytes of one item; 0 where there is no array.
-    pub size: usize,
-}
-
-/// What a worker enters before its first item and leaves after its last: the context, the limits.
-pub trait Surroundings: Send + Sync {
-    /// Enters on this thread. `seat` is the worker's index.
-    fn enter(&self, job: &Arc<Job>, seat: usize) -> Stay;
-
-    /// Closes what an item has left open on this thread.
-    fn tidy(&self, stay: &Stay);
-
-    /// Leaves, on the same thread.
-    fn leave(&self, stay: Stay);
-
-    /// As what it is, for the room that made it.
-    fn as_any(&self) -> &dyn Any;
-
-    /// What a worker on `seat` of another process enters.
-    fn describe(&self, seat: usize) -> Around;
-}
-
-/// What a worker found on its thread when it entered, and puts back when it leaves.
-pub struct Stay {
-    /// Scopes that were open.
-    pub scopes: usize,
-    /// Thread-limit scopes that were open.
-    pub limit_scopes: usize,
-    /// The worker's own limit.
-    pub limit: Option<ThreadLimit>,
-    /// The thread's floating-point mode.
-    pub float: FloatMode,
-}
-
-/// How a map is to be run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rules {
-    /// Run everything, whatever fails.
-    pub collect_errors: bool,
-    /// Fixed chunk size; 0 is adaptive.
-    pub batch_size: usize,
-    /// Seconds that one item may take from its own start; 0 is for ever.
-    pub timeout: f64,
-    /// Whether `statuses` were asked for.
-    pub record: bool,
-    /// How often an item whose worker died is started again.
-    pub retries: u32,
-    /// Whether no item may be started twice, whatever `retries` says.
-    pub once_only: bool,
-    /// Workers at most that the caller has asked for, however many there will be; 0: all that there are.
-    pub most_workers: usize,
-    /// Whether finished items are kept for `next`: in index order, in order of completion, or not at all.
-    pub stream: Stream,
-}
-
-/// The order in which finished items are handed out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stream {
-    /// A blocking call: nobody asks.
-    #[default]
-    None,
-    /// By index.
-    Ordered,
-    /// As they finish.
-    Unordered,
-}
 
 /// No further item starts.
 const STOP: u32 = 1;
@@ -193,87 +56,35 @@ const FAILED: u32 = 8;
 /// tells whether the others had better be shared.)
 const ROUTINE_NS: u64 = 2_000;
 
-/// The task that made a call, if one did: its job, whose cancellation is ours, and its seat.
-pub type Parent = Option<(Arc<Job>, usize)>;
-
-/// The items of a call, and how to run them.
-pub struct Items {
-    /// The function with its arrays.
-    pub task: Box<dyn Task>,
-    /// How many there are.
-    pub n_items: usize,
-    /// How to run them.
-    pub rules: Rules,
-    /// Who wants to hear of progress.
-    pub progress: Option<Progress>,
-    /// When the call began, by [`crate::cpu::ticks`].
-    pub started: u64,
-}
-
-/// What makes a [`Job`].
-pub struct Plan {
-    /// The items.
-    pub task: Box<dyn Task>,
-    /// How many there are.
-    pub n_items: usize,
-    /// The most threads that run items at the same time.
-    pub n_jobs: usize,
-    /// How to run them.
-    pub rules: Rules,
-    /// What workers enter.
-    pub around: Arc<dyn Surroundings>,
-    /// The task that made this call.
-    pub parent: Parent,
-    /// Who wants to hear of progress.
-    pub progress: Option<Progress>,
-    /// When the call began, by [`crate::cpu::ticks`].
-    pub started: u64,
-}
-
-impl Plan {
-    fn is_watched(&self) -> bool {
-        let rules = &self.rules;
-        // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.
-        let outlasts_a_cancel = self.parent.is_some() && rules.batch_size != 0;
-        rules.timeout > 0.0
-            || rules.collect_errors
-            || rules.record
-            || rules.stream != Stream::None
-            || self.progress.is_some()
-            || outlasts_a_cancel
-    }
-}
-
 /// Nanoseconds since the library first looked at the clock; a forked child counts on.
 pub fn now() -> u64 {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(FIRST.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// One worker with nobody above it who could stop it between two chunks takes all at once.
-fn batch_size(plan: &Plan) -> usize {
-    let alone = plan.n_jobs == 1 && plan.parent.is_none();
-    if alone && plan.rules.batch_size == 0 { plan.n_items } else { plan.rules.batch_size }
-}
-
 /// A map in being.
+///
+/// The order of fields is that of their lines in the cache. A helper that comes to a map of few items has to wait for each line
+/// that the caller has written since the last map: first what says what there is to claim, then what all workers
+/// write, then what they run. What follows is left as it is from one map to the next.
+#[repr(C, align(64))]
 pub struct Job {
+    claims: Claims,
+    /// Read before every item, written once or twice in a job's life.
+    flags: AtomicU32,
+    /// Whether somebody wants to know of each item.
+    watched: bool,
+    /// Whether the thread's last map was the same and went so quickly that this one need not be timed.
+    is_routine: bool,
+    done: AtomicUsize,
+    failed: AtomicUsize,
+    seats: Seats,
     plan: Plan,
     /// What the timeline calls it.
     number: u64,
     /// When the job was made, by [`Job::now`], where somebody will ask.
     begun: u64,
-    /// Whether somebody wants to know of each item.
-    watched: bool,
-    /// Whether the thread's last map was the same and went so quickly that this one need not be timed.
-    is_routine: bool,
-    /// Read before every item, written once or twice in a job's life.
-    flags: AtomicU32,
-    claims: Claims,
-    seats: Seats,
     clock: Clock,
-    done: AtomicUsize,
-    failed: AtomicUsize,
     first_error: Mutex<Option<Error>>,
     watch: Watch,
     outside: Outside,
@@ -281,6 +92,9 @@ pub struct Job {
     /// In a worker process: asks the process that the job belongs to.
     stop_line: OnceLock<StopLine>,
 }
+
+#[cfg(all(target_pointer_width = "64", not(loom)))]
+const _: () = assert!(std::mem::offset_of!(Job, plan) == 128);
 
 impl Job {
     /// A job of which nothing has run yet.
@@ -291,7 +105,7 @@ impl Job {
             watched: plan.is_watched(),
             is_routine: false,
             flags: AtomicU32::new(0),
-            claims: Claims::new(plan.n_items, plan.n_jobs, batch_size(&plan)),
+            claims: Claims::new(plan.n_items, plan.n_jobs, plan.batch_size()),
             seats: Seats::new(plan.n_jobs),
             clock: Clock::new(plan.n_jobs, plan.rules.timeout),
             done: AtomicUsize::new(0),
@@ -305,41 +119,56 @@ impl Job {
         })
     }
 
-    /// A job that is over, made ready for other items with the same workers and surroundings, unless somebody else still has
-    /// it.
-    pub fn again(mut self: Arc<Self>, items: Items) -> std::result::Result<Arc<Job>, Items> {
-        let Some(job) = Arc::get_mut(&mut self) else { return Err(items) };
+    /// A job that is over, made ready for another task with the same workers and surroundings; the task comes back where
+    /// somebody else still has the job. It was one that [may be kept](Job::may_be_kept).
+    pub fn again(
+        mut self: Arc<Self>,
+        task: Box<dyn Task>,
+        items: &Items,
+    ) -> std::result::Result<Arc<Job>, Box<dyn Task>> {
+        let Some(job) = Arc::get_mut(&mut self) else { return Err(task) };
         let plan = &mut job.plan;
-        let Items { task, n_items, rules, progress, started } = items;
-        let is_same = n_items == plan.n_items && task.site() == plan.task.site();
-        let since = nanoseconds(started.wrapping_sub(plan.started));
-        job.is_routine = is_same && n_items <= 2 && since < ROUTINE_NS;
-        (plan.task, plan.n_items, plan.rules, plan.progress, plan.started) =
-            (task, n_items, rules, progress, started);
+        let is_same = items.n_items == plan.n_items && task.site() == plan.task.site();
+        let since = nanoseconds(items.started.wrapping_sub(plan.started));
+        job.is_routine = is_same && items.n_items <= 2 && since < ROUTINE_NS;
+        plan.task = task;
+        plan.n_items = items.n_items;
+        plan.rules = *items.rules;
+        plan.most_workers = items.most_workers;
+        plan.progress = items.progress.cloned();
+        plan.started = items.started;
         job.begin_anew();
         Ok(self)
     }
 
-    /// Whether a thread may keep the job for its next call: it holds nothing that anybody waits to see freed.
+    /// Whether a thread may keep the job for its next call: it holds nothing that anybody waits to see freed, and what
+    /// [`Job::begin_anew`] leaves alone was not used.
     pub fn may_be_kept(&self) -> bool {
-        self.plan.task.holds_nothing() && self.plan.parent.is_none() && self.plan.progress.is_none()
+        let plan = &self.plan;
+        let is_plain = plan.task.holds_nothing() && plan.parent.is_none() && plan.progress.is_none();
+        is_plain && !self.watch.is_streaming() && !self.clock.is_on() && self.remote.is_unused()
     }
 
-    /// Puts back what a map has left, but for what it gives back itself.
+    /// Puts back what a map has left. Kept jobs were not streamed, had no limit of time, and did not leave the process.
     fn begin_anew(&mut self) {
         let Job { plan, number, begun, watched, flags, claims, clock, done, failed, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
         *watched = plan.is_watched();
         *flags.get_mut() = 0;
-        claims.renew(plan.n_items, batch_size(plan));
-        *clock = Clock::new(plan.n_jobs, plan.rules.timeout);
+        claims.renew(plan.n_items, plan.batch_size());
+        if plan.rules.timeout > 0.0 {
+            *clock = Clock::new(plan.n_jobs, plan.rules.timeout);
+        }
         *done.get_mut() = 0;
         *failed.get_mut() = 0;
-        *self.first_error.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
-        self.watch = Watch::new(self.plan.rules.stream);
-        self.outside = Outside::default();
-        self.remote = Remote::default();
+        let first_error = self.first_error.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if first_error.is_some() {
+            *first_error = None;
+        }
+        if plan.rules.stream != Stream::None {
+            self.watch = Watch::new(plan.rules.stream);
+        }
     }
 
     /// The most threads that may run items of this job at the same time.

@@ -61,6 +61,11 @@ struct State {
 }
 
 impl Remote {
+    /// Whether no chunk was sent: each is sent with the call's number.
+    pub(super) fn is_unused(&self) -> bool {
+        self.call.get().is_none()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
+#[repr(C)]
 pub(super) struct Seats {
     /// A bit for each seat; set while it is taken.
     first: AtomicU64,

@@ -43,15 +43,15 @@ pub fn open(hooks: &'static Hooks, a: Branch, b: Branch) -> Result<Option<Failur
         workers: (0..workers).map(|_| OnceLock::new()).collect(),
         forks: fork::generation(),
     });
-    let ran = call::run(Request {
-        task: Box::new(Roles(region.clone())),
+    let request = Request {
         n_items: workers,
         n_jobs: 0,
         wishes,
         // Not adaptive: nobody concludes from this region that the next one needs no help.
         rules: Rules { batch_size: 1, ..Rules::default() },
         progress: None,
-    });
+    };
+    let ran = call::run(Box::new(Roles(region.clone())), &request);
     let Some(outcome) = region.outcome.get() else { return ran.map(|()| None) };
     // Once the root has run, all has: that helpers' items were cancelled is no news.
     match ran {

@@ -180,6 +180,7 @@ fn plan(request: &Request, items: Arc<Items>, around: TaskSurroundings, seat: us
             timeout: request.timeout,
             ..Rules::default()
         },
+        most_workers: 0,
         around: Arc::new(around),
         parent: None,
         progress: None,

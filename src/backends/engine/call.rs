@@ -109,7 +109,7 @@ impl<'a> Call<'a> {
             params,
             task: job.encode_task()?,
             // Not the workers that were counted: there may be more slots by now.
-            wanted: job.rules().most_workers,
+            wanted: job.most_workers(),
             sizes: Sizes::new(&ready, job.rules().batch_size),
             ready,
             item_bytes: (cargo.input_size + cargo.output_size) as u64,
