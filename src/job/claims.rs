@@ -75,7 +75,7 @@ impl Range {
 }
 
 /// What is left to claim, and how large the next chunk should be. It may lie in memory that processes share, as long as it is
-/// not spread. All but the last field are in one line of the cache (`job/mod.rs`).
+/// not spread. Fields up to `first` do not change while a job runs: see the lines of `Job`.
 #[repr(C)]
 pub struct Claims {
     n_items: usize,
@@ -94,6 +94,9 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// Where that begins which changes.
+    pub(super) const FIRST: usize = std::mem::offset_of!(Claims, first);
+
     /// `n_items` items for `n_jobs` workers, in chunks of `batch_size`; 0 is adaptive.
     pub fn new(n_items: usize, n_jobs: usize, batch_size: usize) -> Self {
         let unit = usize::BITS.saturating_sub(n_items.leading_zeros()).saturating_sub(31);

@@ -65,25 +65,24 @@ pub fn now() -> u64 {
 /// A map in being.
 ///
 /// The order of fields is that of their lines in the cache. A helper that comes to a map of few items has to wait for each line
-/// that the caller has written since the last map: first what says what there is to claim, then what all workers
-/// write, then what they run. What follows is left as it is from one map to the next.
+/// that the caller has written since the last map: there is one that is only read while the map runs (flags, what there is to
+/// claim), one that the caller claims from, one that all workers write, and one that says what they run. What follows is left as it
+/// is from one map to the next, or is the caller's alone.
 #[repr(C, align(64))]
 pub struct Job {
-    claims: Claims,
     /// Read before every item, written once or twice in a job's life.
     flags: AtomicU32,
     /// Whether somebody wants to know of each item.
     watched: bool,
     /// Whether the thread's last map was the same and went so quickly that this one need not be timed.
     is_routine: bool,
-    done: AtomicUsize,
-    failed: AtomicUsize,
-    seats: Seats,
-    plan: Plan,
+    claims: Claims,
     /// What the timeline calls it.
     number: u64,
     /// When the job was made, by [`Job::now`], where somebody will ask.
     begun: u64,
+    tally: Tally,
+    plan: Plan,
     clock: Clock,
     first_error: Mutex<Option<Error>>,
     watch: Watch,
@@ -93,8 +92,20 @@ pub struct Job {
     stop_line: OnceLock<StopLine>,
 }
 
+/// What workers write when they come and go.
+#[repr(C, align(64))]
+struct Tally {
+    seats: Seats,
+    done: AtomicUsize,
+    failed: AtomicUsize,
+}
+
 #[cfg(all(target_pointer_width = "64", not(loom)))]
-const _: () = assert!(std::mem::offset_of!(Job, plan) == 128);
+const _: () = assert!(
+    std::mem::offset_of!(Job, claims) + Claims::FIRST == 64
+        && std::mem::offset_of!(Job, tally) == 128
+        && std::mem::offset_of!(Job, plan) == 192
+);
 
 impl Job {
     /// A job of which nothing has run yet.
@@ -106,10 +117,12 @@ impl Job {
             is_routine: false,
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, plan.batch_size()),
-            seats: Seats::new(plan.n_jobs),
+            tally: Tally {
+                seats: Seats::new(plan.n_jobs),
+                done: AtomicUsize::new(0),
+                failed: AtomicUsize::new(0),
+            },
             clock: Clock::new(plan.n_jobs, plan.rules.timeout),
-            done: AtomicUsize::new(0),
-            failed: AtomicUsize::new(0),
             first_error: Mutex::new(None),
             watch: Watch::new(plan.rules.stream),
             outside: Outside::default(),
@@ -151,7 +164,7 @@ impl Job {
 
     /// Puts back what a map has left. Kept jobs were not streamed, had no limit of time, and did not leave the process.
     fn begin_anew(&mut self) {
-        let Job { plan, number, begun, watched, flags, claims, clock, done, failed, .. } = self;
+        let Job { plan, number, begun, watched, flags, claims, clock, tally, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
         *watched = plan.is_watched();
@@ -160,8 +173,8 @@ impl Job {
         if plan.rules.timeout > 0.0 {
             *clock = Clock::new(plan.n_jobs, plan.rules.timeout);
         }
-        *done.get_mut() = 0;
-        *failed.get_mut() = 0;
+        *tally.done.get_mut() = 0;
+        *tally.failed.get_mut() = 0;
         let first_error = self.first_error.get_mut().unwrap_or_else(PoisonError::into_inner);
         if first_error.is_some() {
             *first_error = None;
@@ -226,7 +239,7 @@ impl Job {
     /// Ends the job, once `run` of its backend has returned, and says how it ended.
     pub fn finish(&self, backend: &str, run: Result<()>) -> Result<()> {
         let all_well = run.is_ok()
-            && self.done.load(Ordering::Relaxed) == self.n_items()
+            && self.tally.done.load(Ordering::Relaxed) == self.n_items()
             && self.flags.load(Ordering::Relaxed) & (STOP | FAILED) == 0;
         // Of a blocking call nobody hears but its caller.
         if all_well && self.plan.progress.is_none() && !self.watch.is_streaming() {
@@ -244,8 +257,8 @@ impl Job {
     }
 
     fn outcome(&self, backend: &str, run: Result<()>) -> Result<()> {
-        let done = self.done.load(Ordering::Relaxed);
-        let failed = self.failed.load(Ordering::Relaxed);
+        let done = self.tally.done.load(Ordering::Relaxed);
+        let failed = self.tally.failed.load(Ordering::Relaxed);
         let first = self.lock_error().clone();
         if let Some(error) = first.clone().filter(|_| self.flags.load(Ordering::Relaxed) & FAILED != 0) {
             return Err(error);
@@ -299,7 +312,7 @@ impl Job {
     /// Takes note of an item's error. `asked`: the item had been asked to end early, and may have failed for that reason only,
     /// which is no news unless nothing else says why the map is not whole.
     fn take_failure(&self, error: Error, asked: bool) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.tally.failed.fetch_add(1, Ordering::Relaxed);
         let collects = self.plan.rules.collect_errors;
         if !collects && !asked {
             return self.fail(error);
@@ -311,8 +324,8 @@ impl Job {
 
     fn report(&self) -> progress::Report {
         progress::Report {
-            done: self.done.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
+            done: self.tally.done.load(Ordering::Relaxed),
+            failed: self.tally.failed.load(Ordering::Relaxed),
             total: self.n_items(),
             elapsed: (now() - self.begun) as f64 * 1e-9,
         }

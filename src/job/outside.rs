@@ -143,13 +143,13 @@ impl Job {
         let mut state = self.outside.lock();
         let place = state.place(chunk)?;
         if state.claimed[place].shipped.is_none() {
-            let seat = if worker.is_none() { self.seats.take(0) } else { None };
+            let seat = if worker.is_none() { self.tally.seats.take(0) } else { None };
             let number = worker.or(seat).unwrap_or(state.encoded % self.n_jobs());
             let inputs = self.plan.task.inputs(chunk).map(Pieces::into_bytes);
             let request = self.request(&task, number, chunk, inputs.as_deref());
             let message = request.map(|request| request.encode());
-            let message =
-                message.inspect_err(|_| seat.into_iter().for_each(|seat| self.seats.give_back(seat)))?;
+            let message = message
+                .inspect_err(|_| seat.into_iter().for_each(|seat| self.tally.seats.give_back(seat)))?;
             state.encoded += 1;
             state.task = Some(task);
             state.claimed[place].shipped = Some(Shipped { message, seat });
@@ -172,7 +172,7 @@ impl Job {
         state.claimed.swap_remove(place);
         let busy = Busy::count(&self.outside, &mut state);
         drop(state);
-        seat.into_iter().for_each(|seat| self.seats.give_back(seat));
+        seat.into_iter().for_each(|seat| self.tally.seats.give_back(seat));
         Ok(busy)
     }
 

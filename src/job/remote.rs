@@ -258,7 +258,7 @@ impl Job {
     fn take_statuses(&self, ran: Chunk, reply: &Reply) {
         let watched = self.plan.rules.record || self.watch.is_streaming();
         if reply.failure.is_none() && reply.statuses == Statuses::AllGood && !watched {
-            self.done.fetch_add(ran.end - ran.begin, Ordering::Relaxed);
+            self.tally.done.fetch_add(ran.end - ran.begin, Ordering::Relaxed);
             return;
         }
         for index in ran.begin..ran.end {

@@ -38,7 +38,10 @@ impl Drop for Seat<'_> {
         match self.done.get() {
             0 => {}
             done if self.is_alone => {
-                self.job.done.store(self.job.done.load(Ordering::Relaxed) + done, Ordering::Relaxed);
+                self.job
+                    .tally
+                    .done
+                    .store(self.job.tally.done.load(Ordering::Relaxed) + done, Ordering::Relaxed);
             }
             done => self.job.count_done(done),
         }
@@ -48,8 +51,8 @@ impl Drop for Seat<'_> {
         let outer = self.outer_text.take();
         let _ = TASK_TEXT.try_with(|text| text.replace(outer));
         match self.is_alone {
-            true => self.job.seats.give_back_alone(),
-            false => self.job.seats.give_back(self.number),
+            true => self.job.tally.seats.give_back_alone(),
+            false => self.job.tally.seats.give_back(self.number),
         }
     }
 }
@@ -94,7 +97,7 @@ impl Job {
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already. `wish` is the
     /// number that it would like.
     pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat<'_>> {
-        Some(self.sit_down(self.seats.take(wish)?))
+        Some(self.sit_down(self.tally.seats.take(wish)?))
     }
 
     pub(super) fn sit_down(self: &Arc<Self>, number: usize) -> Seat<'_> {
@@ -151,7 +154,7 @@ impl Job {
     /// Works alone in a job that nobody else is in, and that should take `expected` nanoseconds. False if it takes much longer, and others should help: chunks
     /// grow from one item, so that a function whose items have become slow is found out by the first of them.
     pub fn work_alone(self: &Arc<Self>, expected: u64) -> bool {
-        let mut seat = self.sit_down(self.seats.take_alone());
+        let mut seat = self.sit_down(self.tally.seats.take_alone());
         seat.is_alone = true;
         let (begin, mut next) = if self.is_routine { (0, self.n_items()) } else { (ticks(), 1) };
         let mut ran = 0;
@@ -261,7 +264,7 @@ impl Job {
     }
 
     pub(super) fn count_done(&self, items: usize) {
-        self.done.fetch_add(items, Ordering::Relaxed);
+        self.tally.done.fetch_add(items, Ordering::Relaxed);
     }
 
     pub(super) fn item_returned(&self, index: usize, code: i32, text: Option<String>) {

@@ -38,10 +38,11 @@ const SLEPT: usize = 1;
 /// In `left`: the caller waits parked.
 const PARKED: u32 = 1 << 31;
 
-/// What a caller lends: aligned, so that an address is none of the words above.
-#[repr(align(64))]
-pub(super) struct Errand<'a> {
-    work: &'a (dyn Fn(usize) + Sync),
+/// What a caller lends, without the work itself, which lies behind it.
+#[repr(C)]
+pub(super) struct Errand {
+    /// Does the work of the loan that begins with this errand, as the thread of a slot.
+    run: unsafe fn(*const Errand, usize),
     left: AtomicU32,
     /// The next slot to look at for one that was posted to while asleep.
     next_wake: AtomicUsize,
@@ -49,9 +50,38 @@ pub(super) struct Errand<'a> {
     caller: OnceLock<Thread>,
 }
 
-impl Errand<'_> {
+/// An errand with its work, in one line of the cache if the work's own things are few; aligned, so that an address is none of
+/// the words above.
+#[repr(C, align(64))]
+struct Lent<W> {
+    errand: Errand,
+    work: W,
+}
+
+impl<W: Fn(usize) + Sync> Lent<W> {
+    fn new(work: W) -> Self {
+        let errand = Errand {
+            run: Self::run,
+            left: AtomicU32::new(0),
+            next_wake: AtomicUsize::new(0),
+            asleep: AtomicUsize::new(0),
+            caller: OnceLock::new(),
+        };
+        Lent { errand, work }
+    }
+
+    /// # Safety
+    /// `errand` is that of a `Lent<W>`, which stays as it is meanwhile.
+    unsafe fn run(errand: *const Errand, number: usize) {
+        // SAFETY: as the caller promised; the errand comes first.
+        let lent = unsafe { &*errand.cast::<Self>() };
+        (lent.work)(number);
+    }
+}
+
+impl Errand {
     fn address(&self) -> usize {
-        std::ptr::from_ref(self).expose_provenance()
+        std::ptr::from_ref(self).addr()
     }
 
     /// The thread that calls is done with the errand.
@@ -107,26 +137,31 @@ impl Errand<'_> {
 }
 
 /// An errand in the hands of a thread that has begun it. Dropping it leaves.
-pub(super) struct Visit(&'static Errand<'static>);
+pub(super) struct Visit(*const Errand);
 
 impl Visit {
     /// # Safety
     /// `address` is an errand's whose caller counts this visit among those that began.
     unsafe fn begin(address: usize) -> Visit {
+        Visit(std::ptr::with_exposed_provenance(address))
+    }
+
+    fn errand(&self) -> &Errand {
         // SAFETY: the caller of `lend` waits until this visit has left, and until then the errand lies on its stack.
-        Visit(unsafe { &*std::ptr::with_exposed_provenance(address) })
+        unsafe { &*self.0 }
     }
 
     /// Does the work as the thread of slot `number`.
     pub(super) fn run(self, number: usize, slots: &Slots) {
-        self.0.wake_two(slots);
-        (self.0.work)(number);
+        self.errand().wake_two(slots);
+        // SAFETY: `lend` made the errand with its work, and keeps it until this visit has left.
+        unsafe { (self.errand().run)(self.0, number) }
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.0.leave();
+        self.errand().leave();
     }
 }
 
@@ -282,19 +317,15 @@ pub(super) trait Lender {
 pub(super) fn lend<P: Lender>(
     pool: &P,
     places: usize,
-    work: &(dyn Fn(usize) + Sync),
+    work: impl Fn(usize) + Sync,
     body: impl FnOnce(),
 ) -> Visits {
-    let errand = Errand {
-        work,
-        left: AtomicU32::new(0),
-        next_wake: AtomicUsize::new(0),
-        asleep: AtomicUsize::new(0),
-        caller: OnceLock::new(),
-    };
+    let lent = Lent::new(work);
+    // With the provenance of all of it.
+    std::ptr::from_ref(&lent).expose_provenance();
     let mut loan = Loan {
         pool,
-        errand: &errand,
+        errand: &lent.errand,
         posted: Default::default(),
         late: false,
         forks: pool.forks(),
@@ -307,7 +338,7 @@ pub(super) fn lend<P: Lender>(
 
 struct Loan<'a, P: Lender> {
     pool: &'a P,
-    errand: &'a Errand<'a>,
+    errand: &'a Errand,
     /// A bit for each slot that it was posted to.
     posted: [u64; Slots::MAX / 64],
     /// Whether it is on the board.

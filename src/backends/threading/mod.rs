@@ -71,7 +71,7 @@ impl Session for Open {
             self.0.take_effect();
         }
         job.spread();
-        match pool::lend(helpers, &move |slot| job.work(slot + 1), || job.work(0)) {
+        match pool::lend(helpers, move |slot| job.work(slot + 1), || job.work(0)) {
             Visits::None => job.ran_alone(),
             Visits::Some => {}
             Visits::Abandoned => return Err(forked()),

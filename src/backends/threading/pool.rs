@@ -64,7 +64,7 @@ fn pool() -> &'static Pool {
 }
 
 /// Lends `work` to up to `places` pool threads while `body` runs on this one.
-pub(super) fn lend(places: usize, work: &(dyn Fn(usize) + Sync), body: impl FnOnce()) -> Visits {
+pub(super) fn lend(places: usize, work: impl Fn(usize) + Sync, body: impl FnOnce()) -> Visits {
     cell::lend(&pool(), places, work, body)
 }
 

@@ -9,6 +9,7 @@
 //! has most of it.
 
 use super::params;
+use crate::cpu::{nanoseconds, ticks};
 use crate::sync::yield_now;
 use std::time::{Duration, Instant};
 
@@ -31,21 +32,25 @@ pub(super) struct Spin {
     /// Average gap between the end of one piece of work and the beginning of the next.
     gap: Duration,
     idle_since: Instant,
+    /// The same by [`ticks`], which a thread that has got work reads sooner.
+    since: u64,
 }
 
 impl Spin {
     pub(super) fn new() -> Self {
-        Spin { gap: Duration::ZERO, idle_since: Instant::now() }
+        Spin { gap: Duration::ZERO, idle_since: Instant::now(), since: ticks() }
     }
 
     /// The thread has become idle.
     pub(super) fn begin(&mut self) {
         self.idle_since = Instant::now();
+        self.since = ticks();
     }
 
     /// There is work.
     pub(super) fn end(&mut self) {
-        self.gap = (self.gap * 3 + self.idle_since.elapsed().min(MOST * 8)) / 4;
+        let idle = Duration::from_nanos(nanoseconds(ticks().saturating_sub(self.since)));
+        self.gap = (self.gap * 3 + idle.min(MOST * 8)) / 4;
     }
 
     fn budget(&self) -> Duration {
