@@ -14,6 +14,7 @@ mod machines;
 mod pin;
 mod signals;
 mod ticks;
+mod timer;
 mod topology;
 #[cfg(test)]
 mod tree;
@@ -23,6 +24,7 @@ pub use float::FloatMode;
 pub use pin::{Birth, Pins, Unit, leave as leave_pins};
 pub use signals::SignalsBlocked;
 pub use ticks::{nanoseconds, ticks};
+pub use timer::fine_timer;
 pub use topology::{Place, Topology};
 
 use std::ffi::OsStr;

@@ -6,7 +6,7 @@ use super::params;
 use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
-use crate::cpu::{Birth, SignalsBlocked};
+use crate::cpu::{Birth, SignalsBlocked, fine_timer};
 use crate::fork;
 use crate::scope::{self, Token};
 use std::cell::Cell;
@@ -188,6 +188,7 @@ impl Pool {
         let Some(slot) = self.slots.get(number) else { return };
         OWN.set(Some(number));
         slot.occupy();
+        fine_timer();
         // A panic here would leave a call waiting for ever: better a core dump that names the place.
         let guard = AbortOnUnwind;
         let mut spin = Spin::new();

@@ -67,11 +67,15 @@ impl Slot {
                     }
                 }
                 Mail::Asleep if stay_awake() => self.mail.wake_up(),
-                Mail::Asleep => {
-                    if !rest(patience()) && self.mail.become_busy() {
-                        return Wakeup::TimedOut;
+                Mail::Asleep => match spin.alarm() {
+                    Some(time) if !rest(Some(time)) => {
+                        spin.ring();
+                        self.mail.wake_up();
                     }
-                }
+                    Some(_) => {}
+                    None if !rest(patience()) && self.mail.become_busy() => return Wakeup::TimedOut,
+                    None => {}
+                },
                 mail => {
                     spin.end();
                     return Wakeup::Mail(mail);
