@@ -9,6 +9,7 @@
 //! there. The owner begins an errand by moving it to BUSY (Acquire). All but the first are compare-and-swap on the
 //! same word, so of the caller who takes back and the owner who begins one wins, and both know who. The same address
 //! posted again later is an errand in force: who finds it there may begin it, whenever he first looked.
+//! Each loan posts once to a mailbox at most: whoever the errand cannot be taken back from has begun it once.
 //!
 //! **The join.** Each thread that began adds 1 to `left` when it is done with the errand (Release), and never touches it
 //! after; the caller knows how many began and reads `left` until all have left (Acquire): their results are complete. Before
@@ -370,8 +371,11 @@ impl<P: Lender> Loan<'_, P> {
             if *missing == 0 {
                 return;
             }
-            if slots.get(number).is_some_and(|slot| slot.mail.post(self.errand, from)) {
-                self.posted[number / 64] |= 1 << (number % 64);
+            let (word, bit) = (number / 64, 1 << (number % 64));
+            // Who has been there meanwhile, and is idle again, is not asked twice: a bit counts one visit.
+            let is_new = self.posted[word] & bit == 0;
+            if is_new && slots.get(number).is_some_and(|slot| slot.mail.post(self.errand, from)) {
+                self.posted[word] |= bit;
                 *missing -= 1;
             }
         }

@@ -124,6 +124,19 @@ fn loom_callers_share_a_thread() {
     });
 }
 
+/// A thread that has been there and sleeps again gets no second errand of the same loan: who began is counted by slots.
+#[test]
+fn loom_more_places_than_threads() {
+    check(3, || {
+        let (pool, threads) = pool(1);
+        let work = AtomicUsize::new(0);
+        let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let visits = cell::lend(&pool, 2, &help, || {});
+        assert_eq!(work.load(Ordering::Relaxed) > 0, visits == Visits::Some);
+        end(&pool, threads);
+    });
+}
+
 /// A submitted job is begun by somebody, though the thread may fall asleep at any moment.
 #[test]
 fn loom_a_submitted_job_is_found() {
