@@ -95,9 +95,16 @@ static void note_interrupt(int number) {
 
 static int32_t interrupt_all(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx;
+    /* A worker that is forked after the program was interrupted begins with its count. */
+    static pid_t self;
+    static int at_begin;
+    if (self != getpid()) {
+        self = getpid();
+        at_begin = interrupts;
+    }
     if (index == 3)
         kill(0, SIGINT); /* as the terminal does: the whole group, this process first */
-    return interrupts == 0 ? square(NULL, index, input, output) : 1;
+    return interrupts == at_begin ? square(NULL, index, input, output) : 1;
 }
 
 static void map_interrupted(void) {
