@@ -95,6 +95,7 @@ pub struct Claims {
 
 impl Claims {
     /// Where that begins which changes.
+    #[cfg(all(target_pointer_width = "64", not(loom)))]
     pub(super) const FIRST: usize = std::mem::offset_of!(Claims, first);
 
     /// `n_items` items for `n_jobs` workers, in chunks of `batch_size`; 0 is adaptive.
