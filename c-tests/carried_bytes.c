@@ -1,8 +1,6 @@
 /* Results of a map of bytes that were made elsewhere, and for which there is no memory here. */
+#include "address_space.h"
 #include "fake_backend.h"
-
-#include <sys/resource.h>
-#include <unistd.h>
 
 enum { LARGE = 64 << 20 };
 
@@ -15,29 +13,18 @@ static int32_t make_large(void *ctx, size_t index, const void *input, size_t siz
     return 0;
 }
 
-/* Bytes of address space that this process has. */
-static rlim_t address_space(void) {
-    long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    CHECK(file != NULL && fscanf(file, "%ld", &pages) == 1);
-    fclose(file);
-    return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
-}
-
 /* Takes the only chunk's result with room for little more. */
 static pb_status complete_without_memory(struct fake *fake, pb_job *job) {
     (void)fake;
     pb_chunk chunk;
     pb_bytes message, reply;
     pb_results *results = NULL;
-    struct rlimit old, tight;
+    struct rlimit old;
     CHECK_OK(pb_job_claim(job, &chunk));
     CHECK_OK(pb_job_encode(job, &chunk, &message));
     CHECK_OK(pb_worker_run(message.data, message.size, &results));
     CHECK_OK(pb_results_get(results, 0, &reply));
-    CHECK_INT(0, getrlimit(RLIMIT_AS, &old));
-    tight = (struct rlimit){address_space() + LARGE / 4, old.rlim_max};
-    CHECK_INT(0, setrlimit(RLIMIT_AS, &tight));
+    CHECK(leave_room(LARGE / 4, &old));
     const pb_status status = pb_job_complete(job, &chunk, reply.data, reply.size);
     CHECK_INT(0, setrlimit(RLIMIT_AS, &old));
     CHECK_OK(status);
