@@ -212,14 +212,14 @@ fn resolve(task: &dyn Task, request: &Request, key: Option<Key>) -> Result<(Box<
     Ok((Box::new(choice), snapshot.place.parent))
 }
 
-fn prepare(mut task: Box<dyn Task>, request: &Request) -> Result<Call> {
+fn prepare<T: Task>(mut task: T, request: &Request) -> Result<Call> {
     trace::heed_environment()?;
     let started = ticks();
     let last = Warm::last();
     let key = Key::here(request, started, last.as_deref());
     let (mut choice, parent) = match last.and_then(|last| last.again(key, request.n_items)) {
         Some(choice) => (choice, None),
-        None => resolve(&*task, request, key)?,
+        None => resolve(&task, request, key)?,
     };
     let Request { n_items, rules, progress, .. } = request;
     let (n_items, most_workers, progress) = (*n_items, choice.most, progress.as_ref());
@@ -232,6 +232,7 @@ fn prepare(mut task: Box<dyn Task>, request: &Request) -> Result<Call> {
     }
     let (n_jobs, around) = (choice.around.workers, choice.around.clone());
     let (rules, progress) = (*rules, progress.cloned());
+    let task = Box::new(task);
     let plan = Plan { task, n_items, n_jobs, rules, most_workers, around, parent, progress, started };
     Ok(Call { job: Job::new(plan), choice })
 }
@@ -257,7 +258,7 @@ impl Call {
 }
 
 /// Runs a map to its end.
-pub fn run(task: Box<dyn Task>, request: &Request) -> Result<()> {
+pub fn run<T: Task>(task: T, request: &Request) -> Result<()> {
     let call = prepare(task, request)?;
     let ran = call.run();
     let result = call.job.finish(&call.choice.opened.name, ran);
@@ -266,7 +267,7 @@ pub fn run(task: Box<dyn Task>, request: &Request) -> Result<()> {
 }
 
 /// Starts a map on a thread of the pool.
-pub fn submit(task: Box<dyn Task>, request: &Request) -> Result<Arc<Job>> {
+pub fn submit<T: Task>(task: T, request: &Request) -> Result<Arc<Job>> {
     let call = prepare(task, request)?;
     let job = call.job.clone();
     job.set_driver(move || call.drive());

@@ -114,7 +114,7 @@ impl TaskFrame {
 }
 
 impl Surroundings for TaskSurroundings {
-    fn enter(&self, job: &Arc<Job>, seat: usize) -> Stay {
+    fn enter(&self, job: Arc<Job>, seat: usize) -> Stay {
         let limit_scopes = limits::open_scopes();
         let limit = self.limit(seat).map(limits::enter_thread);
         let float = FloatMode::here();
@@ -126,7 +126,7 @@ impl Surroundings for TaskSurroundings {
             if depth == 0 {
                 self.pin(seat);
             }
-            stack.push(Frame::Task(TaskFrame { job: job.clone(), seat, limit_scopes }));
+            stack.push(Frame::Task(TaskFrame { job, seat, limit_scopes }));
             depth
         });
         Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit, float }
@@ -136,15 +136,18 @@ impl Surroundings for TaskSurroundings {
         close_left_open(stay.limit_scopes, stay.scopes.saturating_add(1));
     }
 
-    fn leave(&self, stay: Stay) {
+    fn leave(&self, stay: Stay) -> Option<Arc<Job>> {
         // Usually there is nothing above the task's own frame. It is dropped after the stack is free again.
         let own = STACK.try_with(|stack| stack.borrow_mut().pop_only(stay.scopes));
         if !matches!(own, Ok(Some(_))) {
             close_left_open(stay.limit_scopes, stay.scopes);
         }
-        drop(own);
         drop(stay.limit);
         stay.float.set();
+        match own {
+            Ok(Some(Frame::Task(frame))) => Some(frame.job),
+            _ => None,
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -119,7 +119,7 @@ pub unsafe extern "C" fn pb_map_bytes(
         // SAFETY: the caller promised the function and the arrays, until this call returns.
         let items = Arc::new(unsafe { Items::new(call, needs, n_items, inputs) }?);
         let request = map::request(n_items, &options, false);
-        let ran = call::run(Box::new(BytesTask(items.clone())), &request);
+        let ran = call::run(BytesTask(items.clone()), &request);
         let kept = match &ran {
             Ok(()) => true,
             Err(error) => collects && error.status == Status::ERR_TASK_FAILED,

@@ -4,7 +4,7 @@ use super::abi::{self, Tail, writable};
 use super::guard::guard;
 use super::task::{Arrays, CTask};
 use crate::call::{self, Request, Wishes};
-use crate::job::{Job as pb_job, Progress, Rules, Stream, Task};
+use crate::job::{Job as pb_job, Progress, Rules, Stream};
 use crate::status::{Error, Result, pb_status};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -171,12 +171,12 @@ unsafe fn elements(
     n_items: usize,
     arrays: Arrays,
     options: &pb_map_options,
-) -> Result<Box<dyn Task>> {
+) -> Result<CTask> {
     // SAFETY: the caller promised a text, or NULL.
     let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
     let arrays = Arrays { ctx_size: options.ctx_size, statuses: options.statuses, ..arrays };
     // SAFETY: the caller promised the arrays.
-    Ok(unsafe { CTask::new(call, n_items, name, arrays) }?)
+    unsafe { CTask::new(call, n_items, name, arrays) }
 }
 
 /// A request to run a task by these options.

@@ -86,7 +86,7 @@ pub unsafe extern "C" fn pb_reduce(
         request.wishes.shared_memory = true;
         // The batch size has cut the blocks; how many of them a worker takes at once is adapted.
         request.rules = Rules { batch_size: 0, ..request.rules };
-        call::run(Box::new(reduce.clone()), &request)?;
+        call::run(reduce.clone(), &request)?;
         // SAFETY: the caller promised a writable result.
         unsafe { reduce.take(result.cast(), result_size) };
         Ok(())

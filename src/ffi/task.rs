@@ -15,7 +15,8 @@ use std::sync::{Arc, OnceLock};
 /// What a task "returned" that threw an exception instead.
 pub(super) const THREW: i32 = i32::MIN;
 
-/// The items of a call.
+/// The items of a call. What workers need of each comes first, in one line of the cache.
+#[repr(C, align(64))]
 pub struct CTask {
     call: unsafe extern "C-unwind" fn(*mut c_void, usize, *const c_void, *mut c_void) -> i32,
     ctx: *mut c_void,
@@ -24,9 +25,9 @@ pub struct CTask {
     /// Where the array begins; another place in a worker process.
     outputs: AtomicPtr<u8>,
     output_size: usize,
+    statuses: *mut i32,
     /// Keeps that other place.
     area: OnceLock<Arc<Spare>>,
-    statuses: *mut i32,
     /// Bytes of ctx, and the task's name: what other processes need.
     ctx_size: usize,
     name: Option<String>,
@@ -72,7 +73,7 @@ impl CTask {
         n_items: usize,
         name: Option<String>,
         arrays: Arrays,
-    ) -> Result<Box<Self>> {
+    ) -> Result<Self> {
         let call = call.ok_or_else(|| super::abi::null("fn"))?;
         let Arrays { ctx, ctx_size, inputs, input_size, outputs, output_size, statuses } = arrays;
         let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
@@ -87,7 +88,7 @@ impl CTask {
         }
         // SAFETY: the caller promised an entry for each item, or NULL.
         unsafe { fill_statuses(statuses, n_items) }?;
-        Ok(Box::new(CTask {
+        Ok(CTask {
             call,
             ctx,
             inputs: inputs.cast(),
@@ -98,7 +99,7 @@ impl CTask {
             statuses,
             ctx_size,
             name,
-        }))
+        })
     }
 
     /// The elements of an item, NULL where there is no array.
@@ -222,6 +223,15 @@ fn each(end: usize, flags: &AtomicU32, at: &Cell<usize>, mut run: impl FnMut(usi
 }
 
 impl Task for CTask {
+    fn is_same(&self, other: &Self) -> bool {
+        self.call as usize == other.call as usize
+            && (self.ctx, self.ctx_size, self.statuses) == (other.ctx, other.ctx_size, other.statuses)
+            && (self.inputs, self.input_size) == (other.inputs, other.input_size)
+            && (self.first_output(), self.output_size) == (other.first_output(), other.output_size)
+            && self.name == other.name
+            && self.area.get().is_none()
+    }
+
     fn holds_nothing(&self) -> bool {
         true
     }

@@ -33,6 +33,13 @@ const TARGET_NS: u64 = 50_000;
 /// workers are pinned, and one who has run out does not read the lines of all others.
 const NEIGHBOURS: usize = 16;
 
+/// Writes what is not there yet: a line of the cache that nobody has written stays with those who read it.
+pub(super) fn update<T: PartialEq>(place: &mut T, value: T) {
+    if *place != value {
+        *place = value;
+    }
+}
+
 /// Units `begin..end` in one word: the end above, the begin below.
 struct Range(AtomicU64);
 
@@ -113,10 +120,21 @@ impl Claims {
         }
     }
 
-    /// The same for other items, once the job is over.
+    /// The same for other items, once the job is over. What it does not change is not written, see [`Job`](super::Job).
     pub(super) fn renew(&mut self, n_items: usize, batch_size: usize) {
-        let others = std::mem::take(&mut self.others);
-        *self = Claims { others, ..Claims::new(n_items, self.n_jobs, batch_size) };
+        let Claims { unit, first, pace, .. } = Claims::new(n_items, self.n_jobs, batch_size);
+        update(&mut self.n_items, n_items);
+        update(&mut self.batch_size, batch_size);
+        update(&mut self.unit, unit);
+        if self.is_spread.load(Ordering::Relaxed) {
+            self.is_spread.store(false, Ordering::Relaxed);
+        }
+        (self.first, self.pace) = (first, pace);
+    }
+
+    /// Leaves the first items only, by the only thread that is in the job so far. There are few: a unit is one.
+    pub(super) fn keep_first(&self, items: usize) {
+        self.first.fill(0, items as u64);
     }
 
     /// Gives each seat a part, by the only thread that is in the job so far. Not where the order in which items begin was

@@ -41,7 +41,7 @@ impl Job {
 
     /// In a worker process: works as worker `number`, which no other worker of the job is.
     pub fn enter_as(self: &Arc<Self>, number: usize) -> Seat<'_> {
-        self.sit_down(number)
+        self.take_seat(number)
     }
 
     /// Runs one item on this thread and says how it ended; the books stay as they are.

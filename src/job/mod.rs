@@ -33,6 +33,7 @@ pub use task::{Outputs, Stay, Surroundings, Task};
 
 use crate::cpu::nanoseconds;
 use crate::status::{Error, ItemFate, Result, Status};
+use claims::update;
 use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
@@ -54,7 +55,14 @@ const FAILED: u32 = 8;
 
 /// A map of two items whose like began so short a time before is a quick one: it need not be timed. (With more items the first
 /// tells whether the others had better be shared.)
-const ROUTINE_NS: u64 = 2_000;
+const ROUTINE_NS: u64 = 3_000;
+
+/// Maps of the same function that begin so short a time one after the other are a row: a helper that one of them has would still be
+/// awake for the next (`backends/threading/spin.rs`).
+const SOON_NS: u64 = 50_000;
+/// After a row of so long a helper is woken for the next of them: that costs the caller some 5 µs, 1 % of the row should it be
+/// in vain.
+const MANY_NS: u64 = 500_000;
 
 /// Nanoseconds since the library first looked at the clock; a forked child counts on.
 pub fn now() -> u64 {
@@ -81,6 +89,8 @@ pub struct Job {
     number: u64,
     /// When the job was made, by [`Job::now`], where somebody will ask.
     begun: u64,
+    /// Nanoseconds that the thread has made maps of this function, one soon after the other, since one was last shared for that.
+    in_a_row: u64,
     tally: Tally,
     plan: Plan,
     clock: Clock,
@@ -115,6 +125,7 @@ impl Job {
             begun: if plan.progress.is_some() { now() } else { 0 },
             watched: plan.is_watched(),
             is_routine: false,
+            in_a_row: 0,
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, plan.batch_size()),
             tally: Tally {
@@ -134,18 +145,16 @@ impl Job {
 
     /// A job that is over, made ready for another task with the same workers and surroundings; the task comes back where
     /// somebody else still has the job. It was one that [may be kept](Job::may_be_kept).
-    pub fn again(
-        mut self: Arc<Self>,
-        task: Box<dyn Task>,
-        items: &Items,
-    ) -> std::result::Result<Arc<Job>, Box<dyn Task>> {
+    pub fn again<T: Task>(mut self: Arc<Self>, task: T, items: &Items) -> std::result::Result<Arc<Job>, T> {
         let Some(job) = Arc::get_mut(&mut self) else { return Err(task) };
         let plan = &mut job.plan;
         let is_same = items.n_items == plan.n_items && task.site() == plan.task.site();
         let since = nanoseconds(items.started.wrapping_sub(plan.started));
-        job.is_routine = is_same && items.n_items <= 2 && since < ROUTINE_NS;
-        plan.task = task;
-        plan.n_items = items.n_items;
+        update(&mut job.is_routine, is_same && items.n_items <= 2 && since < ROUTINE_NS);
+        let goes_on = is_same && since < SOON_NS && job.in_a_row <= MANY_NS;
+        job.in_a_row = if goes_on { job.in_a_row + since } else { 0 };
+        plan.put(task);
+        update(&mut plan.n_items, items.n_items);
         plan.rules = *items.rules;
         plan.most_workers = items.most_workers;
         plan.progress = items.progress.cloned();
@@ -167,9 +176,10 @@ impl Job {
         let Job { plan, number, begun, watched, flags, claims, clock, tally, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
-        *watched = plan.is_watched();
-        *flags.get_mut() = 0;
+        update(watched, plan.is_watched());
+        update(flags.get_mut(), 0);
         claims.renew(plan.n_items, plan.batch_size());
+        tally.seats.renew();
         if plan.rules.timeout > 0.0 {
             *clock = Clock::new(plan.n_jobs, plan.rules.timeout);
         }

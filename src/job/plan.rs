@@ -1,6 +1,7 @@
 //! How a map is to be run, and what makes a job of it.
 
 use super::{Job, Progress, Surroundings, Task};
+use std::any::Any;
 use std::sync::Arc;
 
 /// How a map is to be run.
@@ -76,6 +77,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Another task, in the memory of the last one if it is of the same kind; the same one is not written again, so that its
+    /// line of the cache stays with the workers.
+    pub(super) fn put<T: Task>(&mut self, task: T) {
+        let place: &mut dyn Any = &mut *self.task;
+        match place.downcast_mut::<T>() {
+            Some(place) if place.is_same(&task) => {}
+            Some(place) => *place = task,
+            None => self.task = Box::new(task),
+        }
+    }
+
     pub(super) fn is_watched(&self) -> bool {
         let rules = &self.rules;
         // A chunk of a fixed size may take long: between its items the maps around this one may be cancelled.

@@ -1,6 +1,6 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Ended, Job, Stay, Stream, UNTIDY, callsite, now};
+use super::{Chunk, Ended, Job, MANY_NS, Stay, Stream, UNTIDY, callsite, now};
 use crate::cpu::{nanoseconds, ticks};
 use crate::status::{Error, ItemFate, Status};
 use crate::trace::{self, What};
@@ -15,15 +15,33 @@ thread_local! {
 
 /// A thread's stay in a job as one of its workers. Dropping it leaves.
 pub struct Seat<'j> {
-    job: &'j Arc<Job>,
+    job: &'j Job,
     number: usize,
     /// Items that succeeded here and that nobody watched: the job is told when the worker leaves.
     done: Cell<usize>,
     /// The text of an item around this job, put aside while this job's own items run here.
     outer_text: Option<String>,
     stay: Option<Stay>,
-    /// Nobody else is in the job, nor will be while this lives: there is nobody to lock out.
-    is_alone: bool,
+    hold: Hold,
+}
+
+/// How a seat is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Its bit is taken.
+    Taken,
+    /// Its bit is taken, and nobody else is in the job, nor will be meanwhile: there is nobody to lock out.
+    Alone,
+    /// It was given to this thread, and nobody else looks for it. What has been done here is told by other means.
+    Dealt,
+}
+
+/// What comes back from a worker that was dealt an item.
+pub struct Dealt {
+    /// Items that succeeded.
+    done: usize,
+    /// The job that it was lent: who has it counts, on a line of the cache that no two workers should write in turn.
+    _job: Option<Arc<Job>>,
 }
 
 impl Seat<'_> {
@@ -31,28 +49,31 @@ impl Seat<'_> {
     pub fn number(&self) -> usize {
         self.number
     }
+
+    /// Puts back what was on the thread before, and gives back the job.
+    fn leave(&mut self) -> Option<Arc<Job>> {
+        let job = self.job.plan.around.leave(self.stay.take()?);
+        let outer = self.outer_text.take();
+        let _ = TASK_TEXT.try_with(|text| text.replace(outer));
+        job
+    }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        match self.done.get() {
-            0 => {}
-            done if self.is_alone => {
-                self.job
-                    .tally
-                    .done
-                    .store(self.job.tally.done.load(Ordering::Relaxed) + done, Ordering::Relaxed);
+        let tally = &self.job.tally;
+        match (self.hold, self.done.get()) {
+            (Hold::Dealt, _) | (_, 0) => {}
+            (Hold::Alone, done) => {
+                tally.done.store(tally.done.load(Ordering::Relaxed) + done, Ordering::Relaxed);
             }
-            done => self.job.count_done(done),
+            (Hold::Taken, done) => self.job.count_done(done),
         }
-        if let Some(stay) = self.stay.take() {
-            self.job.plan.around.leave(stay);
-        }
-        let outer = self.outer_text.take();
-        let _ = TASK_TEXT.try_with(|text| text.replace(outer));
-        match self.is_alone {
-            true => self.job.tally.seats.give_back_alone(),
-            false => self.job.tally.seats.give_back(self.number),
+        self.leave();
+        match self.hold {
+            Hold::Taken => tally.seats.give_back(self.number),
+            Hold::Alone => tally.seats.give_back_alone(),
+            Hold::Dealt => {}
         }
     }
 }
@@ -97,13 +118,17 @@ impl Job {
     /// Takes a seat on this thread, or `None` if as many threads as the job has workers are in it already. `wish` is the
     /// number that it would like.
     pub fn enter(self: &Arc<Self>, wish: usize) -> Option<Seat<'_>> {
-        Some(self.sit_down(self.tally.seats.take(wish)?))
+        Some(self.take_seat(self.tally.seats.take(wish)?))
     }
 
-    pub(super) fn sit_down(self: &Arc<Self>, number: usize) -> Seat<'_> {
-        let stay = self.plan.around.enter(self, number);
-        let done = Cell::new(0);
-        Seat { job: self, number, done, outer_text: take_text(), stay: Some(stay), is_alone: false }
+    /// Sits down on a seat whose bit is taken.
+    pub(super) fn take_seat(self: &Arc<Self>, number: usize) -> Seat<'_> {
+        self.sit_down(number, Hold::Taken, self.clone())
+    }
+
+    fn sit_down(&self, number: usize, hold: Hold, own: Arc<Job>) -> Seat<'_> {
+        let stay = Some(self.plan.around.enter(own, number));
+        Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay, hold }
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
@@ -154,8 +179,7 @@ impl Job {
     /// Works alone in a job that nobody else is in, and that should take `expected` nanoseconds. False if it takes much longer, and others should help: chunks
     /// grow from one item, so that a function whose items have become slow is found out by the first of them.
     pub fn work_alone(self: &Arc<Self>, expected: u64) -> bool {
-        let mut seat = self.sit_down(self.tally.seats.take_alone());
-        seat.is_alone = true;
+        let seat = self.sit_down(self.tally.seats.take_alone(), Hold::Alone, self.clone());
         let (begin, mut next) = if self.is_routine { (0, self.n_items()) } else { (ticks(), 1) };
         let mut ran = 0;
         while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_alone(next) } {
@@ -174,9 +198,45 @@ impl Job {
         true
     }
 
+    /// Whether each worker has one item, and nobody wants to know of it before the job is over: then items can be dealt.
+    pub fn has_an_item_each(&self) -> bool {
+        const MOST: usize = 16;
+        let (items, batch) = (self.n_items(), self.plan.rules.batch_size);
+        items == self.n_jobs() && items <= MOST && batch <= 1 && !self.is_watched()
+    }
+
+    /// Items from `first` on, and the seats of these numbers, are dealt: what is left to claim lies before. By the thread that is
+    /// alone in the job, before others come to claim.
+    pub fn deal_from(&self, first: usize) {
+        self.claims.keep_first(first);
+        self.tally.seats.keep_from(first);
+    }
+
+    /// Runs the item of that number on the seat of that number, which were dealt to this thread. `own` is this job.
+    pub fn run_dealt(&self, number: usize, own: Arc<Job>) -> Dealt {
+        let mut seat = self.sit_down(number, Hold::Dealt, own);
+        if !self.is_stopped() {
+            self.run_chunk(&seat, Chunk { begin: number, end: number + 1 });
+        }
+        Dealt { done: seat.done.get(), _job: seat.leave() }
+    }
+
+    /// The dealer takes note of what has been done.
+    pub fn take_back(&self, dealt: Dealt) {
+        self.count_done(dealt.done);
+    }
+
+    /// Whether the thread has made maps of this function one soon after the other for so long that the next ones had better have
+    /// help, even if a helper has to be woken.
+    pub fn is_one_of_many(&self) -> bool {
+        self.in_a_row > MANY_NS
+    }
+
     /// Nobody came to help: remembers for the next map of the same function what its items took.
     pub fn ran_alone(&self) {
-        self.remember(self.claims.pace());
+        let took = || nanoseconds(ticks().saturating_sub(self.plan.started));
+        let per_item = || took().saturating_mul(1000) / self.n_items().max(1) as u64;
+        self.remember(if self.claims.pace() == 0 { per_item() } else { self.claims.pace() });
     }
 
     fn remember(&self, pace: u64) {

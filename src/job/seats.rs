@@ -54,6 +54,18 @@ impl Seats {
         0
     }
 
+    /// Takes all seats from that number on, by the only thread that is in the job: their holders are known.
+    pub(super) fn keep_from(&self, first: usize) {
+        self.first.store(u64::MAX.checked_shl(first as u32).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// All are free again, once the job is over.
+    pub(super) fn renew(&self) {
+        if self.first.load(Ordering::Relaxed) != 0 {
+            self.first.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Gives it back before others have been asked to come.
     pub(super) fn give_back_alone(&self) {
         self.first.store(0, Ordering::Relaxed);

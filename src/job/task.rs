@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 /// The items of a map: the user's function with its arrays.
-pub trait Task: Send + Sync {
+pub trait Task: Any + Send + Sync {
     /// Tells this function from others.
     fn site(&self) -> usize;
 
@@ -24,6 +24,14 @@ pub trait Task: Send + Sync {
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);
+
+    /// Whether it is the same task, with the same arrays.
+    fn is_same(&self, _other: &Self) -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
 
     /// Whether it holds nothing but what belongs to the caller.
     fn holds_nothing(&self) -> bool {
@@ -86,14 +94,14 @@ pub struct Outputs {
 
 /// What a worker enters before its first item and leaves after its last: the context, the limits.
 pub trait Surroundings: Send + Sync {
-    /// Enters on this thread. `seat` is the worker's index.
-    fn enter(&self, job: &Arc<Job>, seat: usize) -> Stay;
+    /// Enters on this thread, which has the job until it leaves. `seat` is the worker's index.
+    fn enter(&self, job: Arc<Job>, seat: usize) -> Stay;
 
     /// Closes what an item has left open on this thread.
     fn tidy(&self, stay: &Stay);
 
-    /// Leaves, on the same thread.
-    fn leave(&self, stay: Stay);
+    /// Leaves, on the same thread, and gives back the job, unless the thread ends.
+    fn leave(&self, stay: Stay) -> Option<Arc<Job>>;
 
     /// As what it is, for the room that made it.
     fn as_any(&self) -> &dyn Any;

@@ -51,7 +51,7 @@ pub fn open(hooks: &'static Hooks, a: Branch, b: Branch) -> Result<Option<Failur
         rules: Rules { batch_size: 1, ..Rules::default() },
         progress: None,
     };
-    let ran = call::run(Box::new(Roles(region.clone())), &request);
+    let ran = call::run(Roles(region.clone()), &request);
     let Some(outcome) = region.outcome.get() else { return ran.map(|()| None) };
     // Once the root has run, all has: that helpers' items were cancelled is no news.
     match ran {

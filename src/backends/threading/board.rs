@@ -2,7 +2,7 @@
 //!
 //! Rare next to calls that find their helpers idle, so one lock will do. `wanted` says from outside whether it is worth
 //! while to take it. Who puts something here raises `wanted`, fences, and looks for idle threads; who becomes idle says
-//! so, fences, and looks at `wanted` (`cell.rs`): one of the two sees the other.
+//! so, fences, and looks at `wanted` (`cell`): one of the two sees the other.
 
 use super::cell::{Late, Visit};
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence};

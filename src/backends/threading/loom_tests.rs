@@ -1,8 +1,8 @@
-//! Models of the protocols of `cell.rs`, `board.rs` and `slots.rs` together: a pool of few threads, without what starts them.
+//! Models of the protocols of `cell`, `board.rs` and `slots.rs` together: a pool of few threads, without what starts them.
 //! Loom runs all schedules up to a number of preemptions and reports a deadlock if a wake-up is lost.
 
 use super::board::{Board, Order};
-use super::cell::{self, Lender, Mail, Visits};
+use super::cell::{self, Handed, Lender, Mail, Visits};
 use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
@@ -62,13 +62,13 @@ fn live(pool: &Pool, number: usize) {
     loop {
         while let Some(order) = pool.board.take() {
             match order {
-                Order::Visit(visit) => visit.run(number, &pool.slots),
+                Order::Visit(visit) => visit.run(number),
                 Order::Run(run) => run(),
             }
         }
         let more = || pool.board.wants() || pool.over.load(Ordering::Acquire);
         match slot.wait(&mut spin, more, || pool.phases.keep_awake(number), || None) {
-            Wakeup::Mail(Mail::Visit(visit)) => visit.run(number, &pool.slots),
+            Wakeup::Mail(Mail::Visit(visit)) => visit.run(number),
             _ if pool.over.load(Ordering::Acquire) && !pool.board.wants() => return,
             _ => {}
         }
@@ -133,6 +133,47 @@ fn loom_more_places_than_threads() {
         let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let visits = cell::lend(&pool, 2, &help, || {});
         assert_eq!(work.load(Ordering::Relaxed) > 0, visits == Visits::Some);
+        end(&pool, threads);
+    });
+}
+
+/// Work that is handed over is done once, by the thread or not at all, and its result is seen: twice, from the same place.
+#[test]
+fn loom_what_is_handed_over_comes_back() {
+    check(3, || {
+        let (pool, threads) = pool(1);
+        let ran = AtomicUsize::new(0);
+        for turn in 0..2 {
+            let before = ran.load(Ordering::Relaxed);
+            let work = |_| {
+                ran.store(ran.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                turn
+            };
+            let handed = cell::hand(&pool, work, || {});
+            let done = matches!(handed, Handed::Done(result) if result == turn);
+            assert!(done || matches!(handed, Handed::Nobody(_) | Handed::Back(_)));
+            assert_eq!(ran.load(Ordering::Relaxed) - before, usize::from(done));
+        }
+        end(&pool, threads);
+    });
+}
+
+/// What nobody is awake for is lent, while another caller hands something to the same thread.
+#[test]
+fn loom_one_hands_over_what_another_lends() {
+    check(2, || {
+        let (pool, threads) = pool(1);
+        let others = pool.clone();
+        let caller = loom::thread::spawn(move || {
+            let work = AtomicUsize::new(0);
+            let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let visits = cell::lend(&others, 1, &help, || {});
+            assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
+        });
+        let ran = AtomicUsize::new(0);
+        let handed = cell::hand(&pool, |_| ran.store(1, Ordering::Relaxed), || {});
+        assert_eq!(ran.load(Ordering::Relaxed) == 1, matches!(handed, Handed::Done(())));
+        caller.join().unwrap();
         end(&pool, threads);
     });
 }

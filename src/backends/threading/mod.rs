@@ -1,12 +1,13 @@
 //! `threading`: the caller and helpers from one pool of threads, which starts when first needed and stays.
 //!
-//! A map of k workers lends itself to k-1 pool threads and begins to work at once (`cell.rs`). They claim chunks of the
+//! A map of k workers lends itself to k-1 pool threads and begins to work at once (`cell`). They claim chunks of the
 //! same job; when nothing is left to claim, the caller takes the map back from those who have not begun, and waits
 //! only for those who have. Waits therefore go only from a map to threads that run its own items, and from those to maps
 //! inside their items: a tree, which cannot deadlock, however deep maps nest and however few threads there are.
 
 mod board;
 mod cell;
+mod deal;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod params;
@@ -24,6 +25,7 @@ use crate::job::Job;
 use crate::status::{Error, Result, Status};
 use cell::Visits;
 use params::Params;
+use pool::Help;
 use std::sync::Arc;
 
 /// The backend `threading`.
@@ -62,22 +64,46 @@ impl Session for Open {
             job.work(0);
             return Ok(());
         }
-        if let Some(nanoseconds) = job.estimate() {
-            if pool::is_quick(nanoseconds) && job.work_alone(nanoseconds) {
+        let expected = job.estimate();
+        let is_dealt = job.has_an_item_each();
+        if is_dealt && expected.is_none_or(|nanoseconds| pool::help(nanoseconds, is_dealt) != Help::Useless) {
+            self.take_effect(job);
+            if let Some(visits) = deal::deal(job, job.n_jobs()) {
+                return end(job, visits);
+            }
+        }
+        if let Some(nanoseconds) = expected {
+            let alone = match pool::help(nanoseconds, is_dealt) {
+                Help::Useless => true,
+                Help::Useful => false,
+                Help::IfAwake => !pool::is_awake() && !job.is_one_of_many(),
+            };
+            if alone && job.work_alone(nanoseconds) {
                 return Ok(());
             }
         }
+        self.take_effect(job);
+        job.spread();
+        end(job, deal::lend(job, job.n_jobs()))
+    }
+}
+
+impl Open {
+    fn take_effect(&self, job: &Job) {
         if !job.is_nested() {
             self.0.take_effect();
         }
-        job.spread();
-        match pool::lend(helpers, move |slot| job.work(slot + 1), || job.work(0)) {
-            Visits::None => job.ran_alone(),
-            Visits::Some => {}
-            Visits::Abandoned => return Err(forked()),
-        }
-        Ok(())
     }
+}
+
+/// The end of a map that was not meant to be run by its caller alone.
+fn end(job: &Job, visits: Visits) -> Result<()> {
+    match visits {
+        Visits::None => job.ran_alone(),
+        Visits::Some => {}
+        Visits::Abandoned => return Err(forked()),
+    }
+    Ok(())
 }
 
 fn forked() -> Error {

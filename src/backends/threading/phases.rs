@@ -4,7 +4,7 @@
 //! first slots. An idle thread reads one word for that, which changes when phases begin and end and at no other time.
 //!
 //! **No thread sleeps through a phase.** Who begins one raises the word, fences, and wakes the threads that it finds
-//! asleep. Who falls asleep says so, fences (`cell.rs`), and reads the word before it parks: one of the two sees the other.
+//! asleep. Who falls asleep says so, fences (`cell`), and reads the word before it parks: one of the two sees the other.
 //! The end of a phase needs no such care: who is awake sees the word go down, in its own time.
 
 use crate::scope::Token;

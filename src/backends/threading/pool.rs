@@ -1,7 +1,7 @@
 //! The pool: threads that wait in their slots, and what starts and ends them.
 
 use super::board::{Board, Order};
-use super::cell::{self, Leaked, Lender, Mail, Visits};
+use super::cell::{self, Handed, Leaked, Lender, Mail, Visits};
 use super::params;
 use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
@@ -68,6 +68,11 @@ pub(super) fn lend(places: usize, work: impl Fn(usize) + Sync, body: impl FnOnce
     cell::lend(&pool(), places, work, body)
 }
 
+/// Hands `work` to one pool thread that is awake while `body` runs on this one.
+pub(super) fn hand<R: Send, W: FnOnce(usize) -> R + Send>(work: W, body: impl FnOnce()) -> Handed<W, R> {
+    cell::hand(&pool(), work, body)
+}
+
 /// Runs `work` on a pool thread; false if there is none, and none can be started.
 pub fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
     let pool = pool();
@@ -96,14 +101,31 @@ pub fn end_phase(token: Token) -> bool {
     POOL.get().is_some_and(|pool| pool.phases.end(token))
 }
 
-/// Whether a whole map that takes so many nanoseconds had better be run by its caller alone: with a helper awake, if it takes
-/// less than what handing over costs both sides; else, than what waking one costs the caller, and the time until it is
-/// there. Measured on 2 virtual CPUs.
-pub(super) fn is_quick(nanoseconds: u64) -> bool {
-    const AWAKE: u64 = 2_500;
-    const ASLEEP: u64 = 30_000;
-    let is_awake = |pool: &Pool| pool.slots.iter().take(8).any(|slot| slot.mail.is_idle());
-    nanoseconds < AWAKE || (nanoseconds < ASLEEP && !POOL.get().is_some_and(is_awake))
+/// Whether a map had better be shared.
+#[derive(PartialEq, Eq)]
+pub(super) enum Help {
+    /// Its caller is done sooner alone.
+    Useless,
+    /// Only if a helper is awake: to wake one takes longer.
+    IfAwake,
+    Useful,
+}
+
+/// Whether help is of use to a map that takes one thread so many nanoseconds: not below what handing over costs both sides,
+/// which is less where items are dealt. Waking a helper costs the caller, and takes time. Measured on 2 virtual CPUs.
+pub(super) fn help(nanoseconds: u64, is_dealt: bool) -> Help {
+    const WAKING: u64 = 30_000;
+    let handing_over = if is_dealt { 1_400 } else { 2_500 };
+    match nanoseconds {
+        quick if quick < handing_over => Help::Useless,
+        short if short < WAKING => Help::IfAwake,
+        _ => Help::Useful,
+    }
+}
+
+/// Whether a helper is awake and idle, as far as a short look can tell.
+pub(super) fn is_awake() -> bool {
+    POOL.get().is_some_and(|pool| pool.slots.iter().take(8).any(|slot| slot.mail.is_idle()))
 }
 
 impl Lender for &'static Pool {
@@ -202,7 +224,7 @@ impl Pool {
             match slot.wait(&mut spin, more, || self.phases.keep_awake(number), patience) {
                 Wakeup::Mail(Mail::Visit(visit)) => {
                     slot.working.store(true, Ordering::Relaxed);
-                    visit.run(number, &self.slots);
+                    visit.run(number);
                     slot.working.store(false, Ordering::Relaxed);
                 }
                 Wakeup::Mail(_) if !is_over() => {}
@@ -229,7 +251,7 @@ impl Pool {
         while let Some(order) = self.board.take() {
             slot.working.store(true, Ordering::Relaxed);
             match order {
-                Order::Visit(visit) => visit.run(number, &self.slots),
+                Order::Visit(visit) => visit.run(number),
                 Order::Run(run) => run(),
             }
             slot.working.store(false, Ordering::Relaxed);

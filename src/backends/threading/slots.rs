@@ -74,6 +74,11 @@ impl Slot {
                     }
                     Some(_) => {}
                     None if !rest(patience()) && self.mail.become_busy() => return Wakeup::TimedOut,
+                    // Woken for what others have done meanwhile: who has wanted it once will soon again.
+                    None if self.mail.is_asleep() => {
+                        self.mail.wake_up();
+                        spin.begin();
+                    }
                     None => {}
                 },
                 mail => {

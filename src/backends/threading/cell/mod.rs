@@ -1,15 +1,16 @@
 //! Lending a call that lies on its caller's stack to pool threads, and getting it back.
 //!
-//! The caller makes an [`Errand`] and posts its address into the mailboxes of idle threads; for threads that become idle
-//! later it leaves it on the board. It works itself, then takes back what nobody began and waits for those who did. Only
-//! [`lend`] hands the address out, and it does not return before nobody has it: that is why threads may follow it.
+//! The caller makes an [`Errand`] and posts its address into the mailboxes of idle threads. It works itself, then takes back
+//! what nobody began and waits for those who did. Only [`lend`] (one errand for many threads, and for those that become idle
+//! later) and [`hand`] (for one) give the address away, and they do not return before nobody has it: that is why threads may
+//! follow it.
 //!
 //! **A mailbox** is one word. Its owner alone moves it from BUSY to IDLE, and between IDLE and ASLEEP. A caller moves IDLE or
 //! ASLEEP to its errand (Release: what the errand shows is written before), and takes it back by moving the errand to what was
 //! there. The owner begins an errand by moving it to BUSY (Acquire). All but the first are compare-and-swap on the
 //! same word, so of the caller who takes back and the owner who begins one wins, and both know who. The same address
 //! posted again later is an errand in force: who finds it there may begin it, whenever he first looked.
-//! Each loan posts once to a mailbox at most: whoever the errand cannot be taken back from has begun it once.
+//! An errand is posted once to a mailbox at most: whoever the errand cannot be taken back from has begun it once.
 //!
 //! **The join.** Each thread that began adds 1 to `left` when it is done with the errand (Release), and never touches it
 //! after; the caller knows how many began and reads `left` until all have left (Acquire): their results are complete. Before
@@ -17,13 +18,19 @@
 //! and unparks the caller by a handle that it took before. No wake-up is lost: either the last thread left before that
 //! move, and the caller sees PARKED as its result, or it sees the move, and unparks.
 
+mod hand;
+mod leaked;
+mod loan;
+
+pub(super) use hand::{Handed, hand};
+pub(super) use leaked::Leaked;
+pub(super) use loan::{Late, Visits, lend};
+
 use super::board::Board;
 use super::slots::Slots;
 use super::spin;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, Thread, current, fence, park};
-use crate::trace::{self, What};
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicPtr;
 
 /// The owner works, looks around, or is not there.
 const BUSY: usize = 0;
@@ -39,16 +46,19 @@ const SLEPT: usize = 1;
 /// In `left`: the caller waits parked.
 const PARKED: u32 = 1 << 31;
 
-/// What a caller lends, without the work itself, which lies behind it.
+/// What a caller gives away, without the work itself, which lies behind it.
 #[repr(C)]
 pub(super) struct Errand {
-    /// Does the work of the loan that begins with this errand, as the thread of a slot.
+    /// Does the work that begins with this errand, as the thread of a slot.
     run: unsafe fn(*const Errand, usize),
     left: AtomicU32,
-    /// The next slot to look at for one that was posted to while asleep.
-    next_wake: AtomicUsize,
-    asleep: AtomicUsize,
     caller: OnceLock<Thread>,
+}
+
+/// What is done on an errand.
+trait Work: Sync {
+    /// By each thread that has begun it, once, with its slot's number.
+    fn run(&self, errand: &Errand, number: usize);
 }
 
 /// An errand with its work, in one line of the cache if the work's own things are few; aligned, so that an address is none of
@@ -59,16 +69,16 @@ struct Lent<W> {
     work: W,
 }
 
-impl<W: Fn(usize) + Sync> Lent<W> {
+impl<W: Work> Lent<W> {
     fn new(work: W) -> Self {
-        let errand = Errand {
-            run: Self::run,
-            left: AtomicU32::new(0),
-            next_wake: AtomicUsize::new(0),
-            asleep: AtomicUsize::new(0),
-            caller: OnceLock::new(),
-        };
+        let errand = Errand { run: Self::run, left: AtomicU32::new(0), caller: OnceLock::new() };
         Lent { errand, work }
+    }
+
+    /// The errand, by whose address threads will find the work too.
+    fn errand(&self) -> &Errand {
+        std::ptr::from_ref(self).expose_provenance();
+        &self.errand
     }
 
     /// # Safety
@@ -76,7 +86,7 @@ impl<W: Fn(usize) + Sync> Lent<W> {
     unsafe fn run(errand: *const Errand, number: usize) {
         // SAFETY: as the caller promised; the errand comes first.
         let lent = unsafe { &*errand.cast::<Self>() };
-        (lent.work)(number);
+        lent.work.run(&lent.errand, number);
     }
 }
 
@@ -118,23 +128,6 @@ impl Errand {
         }
         true
     }
-
-    /// Wakes two of the threads that were posted to while they slept. The caller does, and each of them in turn: so many
-    /// wake in the time of a few.
-    fn wake_two(&self, slots: &Slots) {
-        if self.asleep.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let mut woken = 0;
-        while woken < 2 {
-            let number = self.next_wake.fetch_add(1, Ordering::Relaxed);
-            let Some(slot) = slots.get(number) else { return };
-            if slot.mail.word.load(Ordering::Relaxed) == self.address() | SLEPT {
-                slot.unpark();
-                woken += 1;
-            }
-        }
-    }
 }
 
 /// An errand in the hands of a thread that has begun it. Dropping it leaves.
@@ -148,14 +141,13 @@ impl Visit {
     }
 
     fn errand(&self) -> &Errand {
-        // SAFETY: the caller of `lend` waits until this visit has left, and until then the errand lies on its stack.
+        // SAFETY: who gave the errand away waits until this visit has left, and until then it lies on his stack.
         unsafe { &*self.0 }
     }
 
     /// Does the work as the thread of slot `number`.
-    pub(super) fn run(self, number: usize, slots: &Slots) {
-        self.errand().wake_two(slots);
-        // SAFETY: `lend` made the errand with its work, and keeps it until this visit has left.
+    pub(super) fn run(self, number: usize) {
+        // SAFETY: the errand was made with its work, and both stay until this visit has left.
         unsafe { (self.errand().run)(self.0, number) }
     }
 }
@@ -239,7 +231,7 @@ impl Mailbox {
                 }
                 errand => {
                     match self.word.compare_exchange(errand, BUSY, Ordering::Acquire, Ordering::Relaxed) {
-                        // SAFETY: posted by `lend`, which counts a mailbox whose errand it cannot take back.
+                        // SAFETY: posted by one who counts a mailbox whose errand he cannot take back.
                         Ok(_) => return Mail::Visit(unsafe { Visit::begin(errand & !SLEPT) }),
                         Err(now) => word = now,
                     }
@@ -255,9 +247,13 @@ impl Mailbox {
     }
 
     fn post(&self, errand: &Errand, from: usize) -> bool {
+        self.word.load(Ordering::Relaxed) == from && self.post_unseen(errand, from)
+    }
+
+    /// The same without a look before, which would have to wait for the line once more than the post itself.
+    fn post_unseen(&self, errand: &Errand, from: usize) -> bool {
         let word = errand.address() | if from == ASLEEP { SLEPT } else { 0 };
-        self.word.load(Ordering::Relaxed) == from
-            && self.word.compare_exchange(from, word, Ordering::Release, Ordering::Relaxed).is_ok()
+        self.word.compare_exchange(from, word, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     /// Takes an errand back; false if the owner has begun it.
@@ -269,40 +265,7 @@ impl Mailbox {
     }
 }
 
-/// An errand on the board, for threads that become idle after it was lent.
-pub(super) struct Late {
-    address: usize,
-    places: usize,
-    began: u32,
-}
-
-impl Late {
-    /// Begins a visit if a place is left. Under the board's lock, as is the caller's taking it down
-    /// ([`Board::take_down`]): who began is counted.
-    pub(super) fn begin(&mut self) -> Option<Visit> {
-        self.places = self.places.checked_sub(1)?;
-        self.began += 1;
-        // SAFETY: `lend` takes this down before it counts who began.
-        Some(unsafe { Visit::begin(self.address) })
-    }
-
-    pub(super) fn places(&self) -> usize {
-        self.places
-    }
-}
-
-/// Who took part in a call besides its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Visits {
-    /// Nobody: the caller did everything.
-    None,
-    /// Pool threads, and all have left.
-    Some,
-    /// Pool threads, who will not leave: this is a forked child.
-    Abandoned,
-}
-
-/// What a loan needs of its pool.
+/// What giving work away needs of the pool.
 pub(super) trait Lender {
     fn slots(&self) -> &Slots;
     fn board(&self) -> &Board;
@@ -312,146 +275,4 @@ pub(super) trait Lender {
     fn want_threads(&self, count: usize);
     /// Whether this process has been forked since the loan began.
     fn forks(&self) -> u32;
-}
-
-/// Lends `work` to up to `places` threads while `body` runs. Each thread runs it once, with its slot's number.
-pub(super) fn lend<P: Lender>(
-    pool: &P,
-    places: usize,
-    work: impl Fn(usize) + Sync,
-    body: impl FnOnce(),
-) -> Visits {
-    let lent = Lent::new(work);
-    // With the provenance of all of it.
-    std::ptr::from_ref(&lent).expose_provenance();
-    let mut loan = Loan {
-        pool,
-        errand: &lent.errand,
-        posted: Default::default(),
-        late: false,
-        forks: pool.forks(),
-        open: true,
-    };
-    loan.post(places);
-    body();
-    loan.close()
-}
-
-struct Loan<'a, P: Lender> {
-    pool: &'a P,
-    errand: &'a Errand,
-    /// A bit for each slot that it was posted to.
-    posted: [u64; Slots::MAX / 64],
-    /// Whether it is on the board.
-    late: bool,
-    forks: u32,
-    open: bool,
-}
-
-impl<P: Lender> Loan<'_, P> {
-    fn post(&mut self, places: usize) {
-        let mut missing = places;
-        self.post_to(IDLE, &mut missing);
-        if missing > 0 {
-            let before = missing;
-            self.post_to(ASLEEP, &mut missing);
-            self.errand.asleep.store(before - missing, Ordering::Relaxed);
-            self.errand.wake_two(self.pool.slots());
-        }
-        if missing > 0 {
-            self.late = true;
-            self.pool.board().put(Late { address: self.errand.address(), places: missing, began: 0 });
-            self.pool.want_threads(missing);
-        }
-    }
-
-    fn post_to(&mut self, from: usize, missing: &mut usize) {
-        let slots = self.pool.slots();
-        for number in slots.numbers_from(self.pool.first_slot()) {
-            if *missing == 0 {
-                return;
-            }
-            let (word, bit) = (number / 64, 1 << (number % 64));
-            // Who has been there meanwhile, and is idle again, is not asked twice: a bit counts one visit.
-            let is_new = self.posted[word] & bit == 0;
-            if is_new && slots.get(number).is_some_and(|slot| slot.mail.post(self.errand, from)) {
-                self.posted[word] |= bit;
-                *missing -= 1;
-            }
-        }
-    }
-
-    fn close(&mut self) -> Visits {
-        self.open = false;
-        let abandoned = || self.pool.forks() != self.forks;
-        if abandoned() {
-            // The pool's locks may be held by threads that do not exist here.
-            return Visits::Abandoned;
-        }
-        let mut began = 0;
-        for (word, bits) in self.posted.iter().enumerate() {
-            let mut bits = *bits;
-            while bits != 0 {
-                let number = word * 64 + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let slot = self.pool.slots().get(number);
-                began += u32::from(slot.is_some_and(|slot| !slot.mail.take_back(self.errand)));
-            }
-        }
-        if self.late {
-            let address = self.errand.address();
-            began += self.pool.board().take_down(|late| late.address == address).map_or(0, |late| late.began);
-        }
-        let _timeline = (began > 0).then(|| trace::span(|| What::Join));
-        match began {
-            0 => Visits::None,
-            _ if self.errand.wait(began, &abandoned) => Visits::Some,
-            _ => Visits::Abandoned,
-        }
-    }
-}
-
-/// Should the caller unwind, no thread may keep an errand whose stack is taken down.
-impl<P: Lender> Drop for Loan<'_, P> {
-    fn drop(&mut self) {
-        if self.open {
-            self.close();
-        }
-    }
-}
-
-/// One value for the whole process, made when first needed, never freed.
-pub(super) struct Leaked<T>(AtomicPtr<T>);
-
-impl<T: Sync + 'static> Leaked<T> {
-    pub(super) const fn new() -> Self {
-        Leaked(AtomicPtr::new(std::ptr::null_mut()))
-    }
-
-    pub(super) fn get(&self) -> Option<&'static T> {
-        // SAFETY: null, or from `Box::into_raw` below, and never freed. Acquire: what the maker wrote is visible.
-        unsafe { self.0.load(Ordering::Acquire).as_ref() }
-    }
-
-    pub(super) fn get_or_make(&self, make: impl FnOnce() -> T) -> &'static T {
-        if let Some(there) = self.get() {
-            return there;
-        }
-        let made = Box::into_raw(Box::new(make()));
-        match self.0.compare_exchange(std::ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
-            // SAFETY: from `Box::into_raw`, and leaked.
-            Ok(_) => unsafe { &*made },
-            Err(others) => {
-                // SAFETY: nobody else has seen it.
-                drop(unsafe { Box::from_raw(made) });
-                // SAFETY: as in `get`.
-                unsafe { &*others }
-            }
-        }
-    }
-
-    /// In a forked child: the value belongs to threads that are not here.
-    pub(super) fn forget(&self) {
-        self.0.store(std::ptr::null_mut(), Ordering::Release);
-    }
 }
