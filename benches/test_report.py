@@ -24,10 +24,10 @@ class Summary(unittest.TestCase):
         self.assertIsNone(summarise(row(), {"ours": [2], "serial": [1]}, cpus=2)["best_peer"])
 
     def test_ours_in_a_phase_is_no_peer_and_has_a_goal_and_a_line_of_its_own(self):
-        hot = row(phase_goal=Goal(of_best=1))
+        hot = row(variants={"ours-phase": Goal(of_best=1)})
         summary = summarise(hot, {"ours": [9], "ours-phase": [4], "rayon": [5]}, cpus=2)
         self.assertEqual(summary["best_peer"], "rayon")
-        self.assertEqual((summary["goal_reached"], summary["phase"]["goal_reached"]), (False, True))
+        self.assertEqual((summary["goal_reached"], summary["variants"]["ours-phase"]["goal_reached"]), (False, True))
         lines = main_table([hot], {"name": summary})
         self.assertEqual([line[0] for line in lines[1:]], ["title", "title, in a phase"])
         self.assertEqual([line[-1] for line in lines[1:]], ["no", "yes"])

@@ -8,6 +8,7 @@ from .rows import Row
 STYLES = {
     "serial": ("#888888", "|"),
     "ours-phase": ("#B00020", "d"),
+    "ours-static": ("#B00020", "s"),
     "libgomp-static": ("#D55E00", "o"),
     "libgomp-dynamic": ("#D55E00", "^"),
     "libgomp-guided": ("#D55E00", "s"),

@@ -2,13 +2,13 @@
 
 from statistics import median, quantiles
 
-from .rows import OURS, OURS_PHASE, PEERS, SERIAL, Goal, Row, takes_part
+from .rows import OURS, PEERS, SERIAL, VARIANTS, Goal, Row, takes_part
 
 
 def summarise(row: Row, values: dict[str, list[float]], cpus: int) -> dict:
     """The row's medians in ns, by peer, and what follows from them; `cpus` is how many the threads can use."""
     medians = {name: median(v) for name, v in values.items() if v}
-    others = {name: v for name, v in medians.items() if name not in (OURS, OURS_PHASE, SERIAL)}
+    others = {name: v for name, v in medians.items() if name not in (OURS, SERIAL, *VARIANTS)}
     best = min(others, key=others.get, default=None)
     serial = medians.get(SERIAL)
     serial_cpus = cpus if row.fill else min(row.serial_cpus, cpus)
@@ -23,12 +23,14 @@ def summarise(row: Row, values: dict[str, list[float]], cpus: int) -> dict:
     result["ours_spread"] = spread(values.get(OURS, []))
     result["goal"] = goal_text(row.goal)
     result["goal_reached"] = reached(row.goal, medians, best, ideal)
-    if row.phase_goal:
-        result["phase"] = {
-            "spread": spread(values.get(OURS_PHASE, [])),
-            "goal": goal_text(row.phase_goal),
-            "goal_reached": reached(row.phase_goal, medians, best, ideal, OURS_PHASE),
+    result["variants"] = {
+        name: {
+            "spread": spread(values.get(name, [])),
+            "goal": goal_text(goal),
+            "goal_reached": reached(goal, medians, best, ideal, name),
         }
+        for name, goal in row.variants.items()
+    }
     return result
 
 
@@ -111,9 +113,9 @@ def main_table(rows: list[Row], summaries: dict[str, dict]) -> list[list[str]]:
     for row in rows:
         s = summaries[row.name]
         table.append(main_line(row, row.title, s, OURS, s["ours_spread"], s["goal"], s["goal_reached"]))
-        if phase := s.get("phase"):
-            title = f"{row.title}, in a phase"
-            table.append(main_line(row, title, s, OURS_PHASE, phase["spread"], phase["goal"], phase["goal_reached"]))
+        for name, own in s["variants"].items():
+            title = f"{row.title}, {VARIANTS[name]}"
+            table.append(main_line(row, title, s, name, own["spread"], own["goal"], own["goal_reached"]))
     return table
 
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 OURS = "ours"
 OURS_PHASE = "ours-phase"
+OURS_STATIC = "ours-static"
+# Ours in other circumstances: none of these is a peer.
+VARIANTS = {OURS_PHASE: "in a phase", OURS_STATIC: "linked statically"}
 SERIAL = "serial"
 
 US = 1e3  # in ns
@@ -38,7 +41,7 @@ class Row:
     latency: bool = False  # the peers that differ in how they wait take part
     recursive: bool = False  # a fork-join recursion: only the peers that have such a thing take part
     fill: bool = False  # the plain loop runs in as many processes as there are CPUs
-    phase_goal: Goal | None = None  # of ours in a phase, which has a line of its own then
+    variants: dict[str, Goal] = field(default_factory=dict)  # of ours that have a line of their own, with their goals
 
 
 EVEN = Goal(of_best=1, of_ideal=0.97)
@@ -51,8 +54,9 @@ ROWS = (
         serial_cpus=0, latency=True),
     Row("gap-100us", "tasks of 100 µs, one a thread, calls 100 µs apart", "µs", US, Goal(of_best=1), latency=True),
     Row("gap-2ms", "tasks of 100 µs, one a thread, calls 2 ms apart", "µs", US,
-        Goal(above_ideal_ns=30e3, ahead_of=("onetbb", "rayon", "chili")), latency=True, phase_goal=Goal(of_best=1)),
-    Row("saxpy", "saxpy, 1 M items, one call an item", "ns/item", 1e6, Goal(of_best=0.9)),
+        Goal(above_ideal_ns=30e3, ahead_of=("onetbb", "rayon", "chili")), latency=True, variants={OURS_PHASE: Goal(of_best=1)}),
+    Row("saxpy", "saxpy, 1 M items, one call an item", "ns/item", 1e6, Goal(of_best=0.9),
+        variants={OURS_STATIC: Goal(of_best=0.9)}),
     Row("items-100ns", "100 k items of 100 ns", "ms", MS, EVEN),
     Row("items-1us", "1,000 items of 1 µs", "ms", MS, EVEN),
     Row("items-10us", "64 items of 10 µs", "ms", MS, EVEN),
@@ -85,6 +89,7 @@ class Peer:
     env: dict[str, str] = field(default_factory=dict)
     latency_only: bool = False
     not_in: tuple[str, ...] = ()  # rows that it has no part in
+    only_in: tuple[str, ...] = ()  # where not empty: the rows that it has a part in
     recursive: bool = False  # has a fork-join call for recursions
     note: str = ""
 
@@ -96,6 +101,8 @@ PEERS = (
     Peer(OURS, recursive=True, note="parallel_backend, threading; pb_join in merge-sort"),
     Peer(OURS_PHASE, program=OURS, env={"BENCH_OURS": "phase"}, latency_only=True, not_in=("cpu-after",),
          note="ours between pb_phase_begin and pb_phase_end"),
+    Peer(OURS_STATIC, only_in=("empty", "saxpy", "items-100ns"),
+         note="ours from the static library, so that the loop over items lies near the task"),
     Peer("libgomp-static"),
     Peer("libgomp-dynamic", recursive=True, note="tasks in merge-sort"),
     Peer("libgomp-guided"),
@@ -117,4 +124,4 @@ PEERS = (
 
 def takes_part(peer: Peer, row: Row) -> bool:
     fits = (row.latency or not peer.latency_only) and (peer.recursive or not row.recursive)
-    return fits and row.name not in peer.not_in
+    return fits and row.name not in peer.not_in and (not peer.only_in or row.name in peer.only_in)

@@ -100,11 +100,7 @@ impl Symbols {
 
     /// Whether `text` stands anywhere among the names, defined or only used: a fast way to say no.
     fn mentions(&self, text: &str) -> bool {
-        // SAFETY: both slices are valid for reading, and memmem only reads them.
-        let found = unsafe {
-            libc::memmem(self.names.as_ptr().cast(), self.names.len(), text.as_ptr().cast(), text.len())
-        };
-        !found.is_null()
+        memchr::memmem::find(self.names, text.as_bytes()).is_some()
     }
 
     /// The table of names from the start of each own function's name on.
