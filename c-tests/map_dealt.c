@@ -121,13 +121,7 @@ static void *call_many(void *unused) {
     return NULL;
 }
 
-TEST(callers_at_once_share_the_helpers) {
-    pthread_t callers[WORKERS];
-    for (size_t i = 0; i < WORKERS; i++)
-        CHECK_INT(0, pthread_create(&callers[i], NULL, call_many, NULL));
-    for (size_t i = 0; i < WORKERS; i++)
-        CHECK_INT(0, pthread_join(callers[i], NULL));
-}
+TEST(callers_at_once_share_the_helpers) { on_other_threads(WORKERS, call_many, NULL); }
 
 static int32_t map_inside(void *ctx, size_t index, const void *input, void *output) {
     (void)index, (void)input, (void)output;

@@ -24,12 +24,18 @@ static inline pb_status map_on(int32_t n_jobs, pb_task_fn task, void *ctx, size_
     return pb_parallel_map(task, ctx, n_items, NULL, 0, NULL, 0, &options);
 }
 
-/* Runs `work(arg)` on a thread that the library did not start, and waits for it. */
-static inline void on_another_thread(void *(*work)(void *), void *arg) {
-    pthread_t thread;
-    CHECK_INT(0, pthread_create(&thread, NULL, work, arg));
-    CHECK_INT(0, pthread_join(thread, NULL));
+/* Runs `work(arg)` on so many threads at once that the library did not start, 8 at most, and waits for them.
+ */
+static inline void on_other_threads(size_t count, void *(*work)(void *), void *arg) {
+    pthread_t threads[8];
+    CHECK(count <= sizeof threads / sizeof *threads);
+    for (size_t i = 0; i < count; i++)
+        CHECK_INT(0, pthread_create(&threads[i], NULL, work, arg));
+    for (size_t i = 0; i < count; i++)
+        CHECK_INT(0, pthread_join(threads[i], NULL));
 }
+
+static inline void on_another_thread(void *(*work)(void *), void *arg) { on_other_threads(1, work, arg); }
 
 /* The tests set the variables that they need: those of the surroundings do not count. */
 static inline void forget_environment(void) {

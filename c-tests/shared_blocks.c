@@ -1,4 +1,5 @@
 /* pb_alloc_shared: memory like any other, which processes share. */
+#include "scopes.h"
 #include "sync.h"
 
 #include <sys/resource.h>
@@ -118,13 +119,7 @@ static void *allocate_and_free(void *unused) {
     return unused;
 }
 
-TEST(threads_allocate_and_free_at_once) {
-    pthread_t threads[THREADS];
-    for (int i = 0; i < THREADS; i++)
-        CHECK_INT(0, pthread_create(&threads[i], NULL, allocate_and_free, NULL));
-    for (int i = 0; i < THREADS; i++)
-        CHECK_INT(0, pthread_join(threads[i], NULL));
-}
+TEST(threads_allocate_and_free_at_once) { on_other_threads(THREADS, allocate_and_free, NULL); }
 
 int main(void) {
     RUN(a_block_is_zero_aligned_and_writable);

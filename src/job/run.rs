@@ -200,6 +200,7 @@ impl Job {
 
     /// Whether each worker has one item, and nobody wants to know of it before the job is over: then items can be dealt.
     pub fn has_an_item_each(&self) -> bool {
+        // Each is posted and waited for by itself. Not tuned: two CPUs cannot tell from where on one errand for all is better.
         const MOST: usize = 16;
         let (items, batch) = (self.n_items(), self.plan.rules.batch_size);
         items == self.n_jobs() && items <= MOST && batch <= 1 && !self.is_watched()

@@ -13,10 +13,10 @@ use std::sync::Arc;
 pub(super) fn deal(job: &Arc<Job>, items: usize) -> Option<Visits> {
     let (last, own, shared) = (items - 1, job.clone(), &**job);
     let mut others = Visits::None;
-    let this = match pool::hand(move |_| shared.run_dealt(last, own), || others = deal_rest(job, last)) {
-        Handed::Nobody(_) => return None,
+    let this = match pool::hand(move || shared.run_dealt(last, own), || others = deal_rest(job, last)) {
+        Handed::Nobody => return None,
         Handed::Back(run) => {
-            job.take_back(run(0));
+            job.take_back(run());
             Visits::None
         }
         Handed::Done(dealt) => {

@@ -89,17 +89,21 @@ fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
+/// Lends work to one thread: what that has done is seen, and nothing if it has not come.
+fn lend_once(pool: &Arc<Pool>) {
+    let work = AtomicUsize::new(0);
+    let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    let visits = cell::lend(pool, 1, &help, || {});
+    assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
+}
+
 /// Whoever began is waited for, and what it wrote is seen; whoever did not never begins.
 #[test]
 fn loom_a_loan_is_back_when_lend_returns() {
     check(3, || {
         let (pool, threads) = pool(1);
-        let work = AtomicUsize::new(0);
         for _ in 0..2 {
-            work.store(0, Ordering::Relaxed);
-            let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            let visits = cell::lend(&pool, 1, &help, || {});
-            assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
+            lend_once(&pool);
         }
         end(&pool, threads);
     });
@@ -110,15 +114,9 @@ fn loom_a_loan_is_back_when_lend_returns() {
 fn loom_callers_share_a_thread() {
     check(2, || {
         let (pool, threads) = pool(1);
-        let call = |pool: &Arc<Pool>| {
-            let work = AtomicUsize::new(0);
-            let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            let visits = cell::lend(pool, 1, &help, || {});
-            assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
-        };
         let other = pool.clone();
-        let caller = loom::thread::spawn(move || call(&other));
-        call(&pool);
+        let caller = loom::thread::spawn(move || lend_once(&other));
+        lend_once(&pool);
         caller.join().unwrap();
         end(&pool, threads);
     });
@@ -145,13 +143,13 @@ fn loom_what_is_handed_over_comes_back() {
         let ran = AtomicUsize::new(0);
         for turn in 0..2 {
             let before = ran.load(Ordering::Relaxed);
-            let work = |_| {
+            let work = || {
                 ran.store(ran.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 turn
             };
             let handed = cell::hand(&pool, work, || {});
             let done = matches!(handed, Handed::Done(result) if result == turn);
-            assert!(done || matches!(handed, Handed::Nobody(_) | Handed::Back(_)));
+            assert!(done || matches!(handed, Handed::Nobody | Handed::Back(_)));
             assert_eq!(ran.load(Ordering::Relaxed) - before, usize::from(done));
         }
         end(&pool, threads);
@@ -164,14 +162,9 @@ fn loom_one_hands_over_what_another_lends() {
     check(2, || {
         let (pool, threads) = pool(1);
         let others = pool.clone();
-        let caller = loom::thread::spawn(move || {
-            let work = AtomicUsize::new(0);
-            let help = |_| work.store(work.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            let visits = cell::lend(&others, 1, &help, || {});
-            assert_eq!(work.load(Ordering::Relaxed), usize::from(visits == Visits::Some));
-        });
+        let caller = loom::thread::spawn(move || lend_once(&others));
         let ran = AtomicUsize::new(0);
-        let handed = cell::hand(&pool, |_| ran.store(1, Ordering::Relaxed), || {});
+        let handed = cell::hand(&pool, || ran.store(1, Ordering::Relaxed), || {});
         assert_eq!(ran.load(Ordering::Relaxed) == 1, matches!(handed, Handed::Done(())));
         caller.join().unwrap();
         end(&pool, threads);

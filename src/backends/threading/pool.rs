@@ -69,7 +69,7 @@ pub(super) fn lend(places: usize, work: impl Fn(usize) + Sync, body: impl FnOnce
 }
 
 /// Hands `work` to one pool thread that is awake while `body` runs on this one.
-pub(super) fn hand<R: Send, W: FnOnce(usize) -> R + Send>(work: W, body: impl FnOnce()) -> Handed<W, R> {
+pub(super) fn hand<R: Send, W: FnOnce() -> R + Send>(work: W, body: impl FnOnce()) -> Handed<W, R> {
     cell::hand(&pool(), work, body)
 }
 

@@ -14,7 +14,7 @@ pub(in crate::backends::threading) struct Late {
 
 impl Late {
     /// Begins a visit if a place is left. Under the board's lock, as is the caller's taking it down
-    /// ([`Board::take_down`]): who began is counted.
+    /// (`Board::take_down`): who began is counted.
     pub(in crate::backends::threading) fn begin(&mut self) -> Option<Visit> {
         self.places = self.places.checked_sub(1)?;
         self.began += 1;
