@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A token as C holds it: the thread's number above, its push number below.
 pub type Token = u64;
 
+/// In the place of a token: no thread has that number.
+const UNNAMED: Token = Token::MAX;
+
 static THREADS: AtomicU32 = AtomicU32::new(1);
 
 thread_local! {
@@ -56,6 +59,11 @@ impl<T> ScopeStack<T> {
         token
     }
 
+    /// Opens a scope that no token closes.
+    pub fn push_unnamed(&mut self, value: T) {
+        self.open.push((UNNAMED, value));
+    }
+
     /// Closes the innermost scope above `floor` if `token` is its own; otherwise changes nothing and says why.
     /// `what` names the functions for the text, e.g. `"backend"` for `pb_push_backend`.
     pub fn pop(&mut self, token: Token, floor: usize, what: &str) -> Result<T> {
@@ -88,7 +96,7 @@ impl<T> ScopeStack<T> {
         self.open.len()
     }
 
-    /// The token of the innermost scope; 0 where none is open. Two equal readings on one thread mean the same open scopes.
+    /// The token of the innermost scope; 0 where none is open. Two equal readings on one thread, none of them inside an unnamed scope, mean the same open scopes.
     pub fn top(&self) -> Token {
         self.open.last().map_or(0, |(token, _)| *token)
     }
@@ -96,6 +104,11 @@ impl<T> ScopeStack<T> {
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// The scope that so many others are around.
+    pub fn get(&self, outer: usize) -> Option<&T> {
+        self.open.get(outer).map(|(_, value)| value)
     }
 
     /// Takes the innermost scope if it is the only one above `len`.

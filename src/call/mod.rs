@@ -207,34 +207,36 @@ fn resolve(task: &dyn Task, request: &Request, key: Option<Key>) -> Result<(Box<
     // Which processes a preference means depends on the task.
     let is_plain = asked > 0 && place.parent.is_none() && !request.wishes.processes;
     let stays = is_plain && opened.session.is_steady();
-    let choice =
-        Warm { key: key.filter(|_| stays), workers, most, opened, around: Arc::new(around), spare: None };
+    let (key, around) = (key.filter(|_| stays), Arc::new(around));
+    let choice = Warm { key, workers, most, opened, around, began: 0, spare: None, twin: None };
     Ok((Box::new(choice), snapshot.place.parent))
 }
 
-fn prepare<T: Task>(mut task: T, request: &Request) -> Result<Call> {
-    trace::heed_environment()?;
-    let started = ticks();
-    let last = Warm::last();
-    let key = Key::here(request, started, last.as_deref());
-    let (mut choice, parent) = match last.and_then(|last| last.again(key, request.n_items)) {
+fn prepare<T: Task>(mut task: T, request: &Request, started: u64, last: Option<Box<Warm>>) -> Result<Call> {
+    let (mut choice, parent) = match last {
         Some(choice) => (choice, None),
-        None => resolve(&task, request, key)?,
+        None => resolve(&task, request, Key::here(request, started))?,
     };
-    let Request { n_items, rules, progress, .. } = request;
-    let (n_items, most_workers, progress) = (*n_items, choice.most, progress.as_ref());
-    let items = Items { n_items, rules, most_workers, progress, started };
+    choice.began = started;
+    choice.twin = None;
+    let items = items(request, &choice, started);
     if let Some(spare) = choice.spare.take() {
         match spare.again(task, &items) {
             Ok(job) => return Ok(Call { job, choice }),
             Err(unused) => task = unused,
         }
     }
+    let Items { n_items, rules, most_workers, progress, started } = items;
     let (n_jobs, around) = (choice.around.workers, choice.around.clone());
     let (rules, progress) = (*rules, progress.cloned());
     let task = Box::new(task);
     let plan = Plan { task, n_items, n_jobs, rules, most_workers, around, parent, progress, started };
     Ok(Call { job: Job::new(plan), choice })
+}
+
+fn items<'a>(request: &'a Request, choice: &Warm, started: u64) -> Items<'a> {
+    let Request { n_items, rules, progress, .. } = request;
+    Items { n_items: *n_items, rules, most_workers: choice.most, progress: progress.as_ref(), started }
 }
 
 impl Call {
@@ -259,7 +261,15 @@ impl Call {
 
 /// Runs a map to its end.
 pub fn run<T: Task>(task: T, request: &Request) -> Result<()> {
-    let call = prepare(task, request)?;
+    trace::heed_environment()?;
+    let started = ticks();
+    let last = match Warm::last(request, started) {
+        Some(last) if last.is_repeated_by(&task, &items(request, &last, started)) => {
+            return last.repeat(started);
+        }
+        last => last,
+    };
+    let call = prepare(task, request, started, last)?;
     let ran = call.run();
     let result = call.job.finish(&call.choice.opened.name, ran);
     call.choice.keep(call.job);
@@ -268,7 +278,9 @@ pub fn run<T: Task>(task: T, request: &Request) -> Result<()> {
 
 /// Starts a map on a thread of the pool.
 pub fn submit<T: Task>(task: T, request: &Request) -> Result<Arc<Job>> {
-    let call = prepare(task, request)?;
+    trace::heed_environment()?;
+    let started = ticks();
+    let call = prepare(task, request, started, Warm::last(request, started))?;
     let job = call.job.clone();
     job.set_driver(move || call.drive());
     let started = job.clone();

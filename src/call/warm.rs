@@ -7,11 +7,13 @@
 
 use super::Request;
 use super::Wishes;
-use crate::context::{self, TaskSurroundings};
+use crate::context::{self, InnerLimit, TaskSurroundings};
 use crate::cpu::{FloatMode, nanoseconds};
-use crate::job::Job;
+use crate::job::{Items, Job, Task};
 use crate::limits;
 use crate::registry::Opened;
+use crate::status::Result;
+use crate::trace;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ thread_local! {
 }
 
 /// All that a choice depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     version: context::Version,
     float: FloatMode,
@@ -30,30 +32,37 @@ pub(super) struct Key {
     looked: u64,
 }
 
-/// For so long the answer to that question stands: nobody gets a library loaded, initialised and used in less, and the
-/// question has to take the loader's lock.
-const LOOK_NS: u64 = 2_000;
+/// For so long the answer to that question stands, since it has to take the loader's lock. Nobody gets a library loaded in less: an
+/// object with nothing in it takes 14 µs (`dlopen` on a Xeon), libgomp, which is the smallest that has threads, 52. Nor does
+/// anybody rearrange the environment in less.
+const LOOK_NS: u64 = 10_000;
 
 impl Key {
-    /// For a call on this thread that began at `now`, after the call `last`. None where a choice cannot be kept: with
-    /// libraries to limit each call counts CPUs.
-    pub(super) fn here(request: &Request, now: u64, last: Option<&Warm>) -> Option<Key> {
-        let version = context::version()?;
-        let looked = last.and_then(|last| Some(last.key?.looked)).filter(|looked| {
-            nanoseconds(now.wrapping_sub(*looked)) < LOOK_NS && limits::nothing_known_at_last_look()
-        });
-        let looked = looked.or_else(|| limits::nothing_to_limit().then_some(now))?;
+    /// For a call on this thread that began at `now`. None where a choice cannot be kept: with libraries to limit each call counts
+    /// CPUs.
+    pub(super) fn here(request: &Request, now: u64) -> Option<Key> {
+        limits::nothing_to_limit().then_some(())?;
         Some(Key {
-            version,
+            version: context::Version::here()?,
             float: FloatMode::here(),
             wishes: request.wishes,
             n_jobs: request.n_jobs,
-            looked,
+            looked: now,
         })
     }
 
-    fn is_like(&self, other: &Key) -> bool {
-        *self == Key { looked: self.looked, ..*other }
+    /// Whether a call that began at `now`, on the thread that it was made on, has the same.
+    fn holds(&mut self, request: &Request, now: u64) -> bool {
+        let since = nanoseconds(now.wrapping_sub(self.looked));
+        let lately = since < LOOK_NS && limits::nothing_known_at_last_look();
+        if !lately {
+            self.looked = now;
+        }
+        self.n_jobs == request.n_jobs
+            && self.wishes == request.wishes
+            && self.float == FloatMode::here()
+            && self.version.holds(lately)
+            && (lately || limits::nothing_to_limit())
     }
 }
 
@@ -67,31 +76,63 @@ pub(super) struct Warm {
     pub(super) most: usize,
     pub(super) opened: Arc<Opened>,
     pub(super) around: Arc<TaskSurroundings>,
+    /// When the call began, by [`ticks`](crate::cpu::ticks).
+    pub(super) began: u64,
     /// A job that is over.
     pub(super) spare: Option<Arc<Job>>,
+    /// The same, for the frame of its task: in maps that are repeated nobody counts who has it.
+    pub(super) twin: Option<Arc<Job>>,
 }
 
+/// A call that began so short a time before the next one was less than what handing over costs (`backends/threading`): if its
+/// caller has run it alone, the same call is run likewise, and not even timed.
+const QUICK_NS: u64 = 1_500;
+
 impl Warm {
-    /// What the last call on this thread chose.
-    pub(super) fn last() -> Option<Box<Warm>> {
-        LAST.try_with(Cell::take).ok().flatten()
+    /// What the last call on this thread chose, if a call like this one would choose the same. It began at `now`.
+    pub(super) fn last(request: &Request, now: u64) -> Option<Box<Warm>> {
+        let mut last = LAST.try_with(Cell::take).ok().flatten()?;
+        last.fits(request, now).then_some(last)
     }
 
-    /// The same for a call with this key, if it would choose the same.
-    pub(super) fn again(mut self: Box<Self>, key: Option<Key>, n_items: usize) -> Option<Box<Warm>> {
-        let seats = usize::try_from(self.workers).unwrap_or(1).min(n_items).max(1);
+    fn fits(&mut self, request: &Request, now: u64) -> bool {
+        let seats = usize::try_from(self.workers).unwrap_or(1).min(request.n_items).max(1);
         // Somebody has counted the CPUs for the last call's tasks: the next call's want to know anew.
         let fresh = self.around.workers == seats && self.around.counted.get().is_none();
-        let same = key?.is_like(&self.key?);
-        self.key = key;
-        (fresh && same).then_some(self)
+        fresh && self.key.as_mut().is_some_and(|key| key.holds(request, now))
+    }
+
+    /// Whether a call is the last one once more, and that was a quick one which its caller has run alone.
+    pub(super) fn is_repeated_by<T: Task>(&self, task: &T, items: &Items) -> bool {
+        let shares = 1 + usize::from(self.twin.is_some());
+        nanoseconds(items.started.wrapping_sub(self.began)) < QUICK_NS
+            && self.around.limit == InnerLimit::None
+            && !trace::is_on()
+            && self.spare.as_ref().is_some_and(|job| job.is_repeated_by(task, items, shares))
+    }
+
+    /// Runs such a call, which began at `now`.
+    pub(super) fn repeat(mut self: Box<Self>, now: u64) -> Result<()> {
+        self.began = now;
+        let mut result = Ok(());
+        if let Some(job) = &self.spare {
+            let own = self.twin.take().unwrap_or_else(|| job.clone());
+            self.twin = job.repeat(own);
+            result = job.finish(&self.opened.name, Ok(()));
+        }
+        self.put_back();
+        result
     }
 
     /// Keeps the choice, with a job that is over.
     pub(super) fn keep(mut self: Box<Self>, job: Arc<Job>) {
         if self.key.is_some() {
             self.spare = job.may_be_kept().then_some(job);
-            let _ = LAST.try_with(|last| last.set(Some(self)));
+            self.put_back();
         }
+    }
+
+    fn put_back(self: Box<Self>) {
+        let _ = LAST.try_with(|last| last.set(Some(self)));
     }
 }

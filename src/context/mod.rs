@@ -13,7 +13,7 @@ pub use defaults::{forget_backend, fork_guard, make_default, malformed_variables
 pub use task::{InnerLimit, TaskFrame, TaskSurroundings, close_left_open};
 
 use crate::backends::OpenRequest;
-use crate::cpu;
+use crate::cpu::Environment;
 use crate::job::Job;
 use crate::limits;
 use crate::registry::{self, Opened};
@@ -106,8 +106,9 @@ pub struct Snapshot {
     pub backend_was_chosen: bool,
 }
 
+/// Few bytes, since a task's is written and read in every call.
 enum Frame {
-    Scope(Setting),
+    Scope(Box<Setting>),
     /// This and the next hide everything below them: what they hold is complete.
     Attached(Arc<Snapshot>),
     Task(TaskFrame),
@@ -153,7 +154,7 @@ pub fn setting(backend: Option<&str>, n_jobs: i32, inner: i32, params: Option<&s
 
 /// Opens a scope on this thread.
 pub fn push(setting: Setting) -> Result<Token> {
-    open(Frame::Scope(setting))
+    open(Frame::Scope(Box::new(setting)))
 }
 
 fn open(frame: Frame) -> Result<Token> {
@@ -197,18 +198,36 @@ pub fn attach(snapshot: Arc<Snapshot>) -> Result<Token> {
     open(Frame::Attached(snapshot))
 }
 
-/// What a thread's choice depends on. Two equal readings on one thread mean that [`resolve`] would say the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a thread's choice depends on: while it holds [`resolve`] says the same.
+#[derive(Clone, Copy, Debug)]
 pub struct Version {
     scope: Token,
     defaults: u64,
-    environment: u64,
+    environment: Environment,
 }
 
-/// The version in force on this thread; none where that cannot be told.
-pub fn version() -> Option<Version> {
-    let scope = STACK.try_with(|stack| stack.borrow().top()).ok()?;
-    Some(Version { scope, defaults: defaults::changes(), environment: cpu::environment_mark()? })
+impl Version {
+    /// The version in force on this thread; none where that cannot be told.
+    pub fn here() -> Option<Version> {
+        let (scope, defaults) = (innermost()?, defaults::changes());
+        Some(Version { scope, defaults, environment: Environment::here()? })
+    }
+
+    /// Whether it is in force on this thread, on which it was made. `lately`: whether it was a moment ago.
+    pub fn holds(&self, lately: bool) -> bool {
+        innermost() == Some(self.scope)
+            && defaults::changes() == self.defaults
+            && if lately {
+                self.environment.is_same_at_a_glance() || self.environment.is_same()
+            } else {
+                self.environment.is_same()
+            }
+    }
+}
+
+/// Names what is open on this thread.
+fn innermost() -> Option<Token> {
+    STACK.try_with(|stack| stack.borrow().top()).ok()
 }
 
 /// All that is in force on this thread now.

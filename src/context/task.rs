@@ -3,7 +3,7 @@
 use super::{Chosen, Frame, Place, STACK, Setting, with_stack};
 use crate::cpu::{self, FloatMode, Pins};
 use crate::job::{Job, Stay, Surroundings};
-use crate::limits::{self, Limit};
+use crate::limits::{self, Limit, ThreadLimit};
 use crate::message::Around;
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -80,12 +80,16 @@ impl TaskSurroundings {
     }
 }
 
-/// A task on a thread's stack of scopes.
+/// A task on a thread's stack of scopes, and what is put back when it leaves.
 pub struct TaskFrame {
     job: Arc<Job>,
     seat: usize,
     /// Thread-limit scopes that were open on this thread before the worker entered.
     limit_scopes: usize,
+    /// The worker's own limit.
+    limit: Option<Box<ThreadLimit>>,
+    /// The thread's floating-point mode before the worker entered.
+    float: FloatMode,
 }
 
 impl TaskFrame {
@@ -116,38 +120,46 @@ impl TaskFrame {
 impl Surroundings for TaskSurroundings {
     fn enter(&self, job: Arc<Job>, seat: usize) -> Stay {
         let limit_scopes = limits::open_scopes();
-        let limit = self.limit(seat).map(limits::enter_thread);
+        let limit = self.limit(seat).map(|limit| Box::new(limits::enter_thread(limit)));
         let float = FloatMode::here();
         if float != self.float {
             self.float.set();
         }
-        let scopes = with_stack(|stack| {
-            let depth = stack.len();
-            if depth == 0 {
+        let entered = STACK.try_with(|stack| {
+            let mut stack = stack.borrow_mut();
+            let scopes = stack.len();
+            if scopes == 0 {
                 self.pin(seat);
             }
-            stack.push(Frame::Task(TaskFrame { job, seat, limit_scopes }));
-            depth
+            let is_nested = stack.iter().any(|frame| matches!(frame, Frame::Task(_)));
+            stack.push_unnamed(Frame::Task(TaskFrame { job, seat, limit_scopes, limit, float }));
+            Stay { scopes, is_nested }
         });
-        Stay { scopes: scopes.unwrap_or(usize::MAX), limit_scopes, limit, float }
+        // A thread that is ending makes no map, and works in none.
+        entered.unwrap_or(Stay { scopes: usize::MAX, is_nested: false })
     }
 
-    fn tidy(&self, stay: &Stay) {
-        close_left_open(stay.limit_scopes, stay.scopes.saturating_add(1));
+    fn tidy(&self, stay: Stay) {
+        let own = with_stack(|stack| match stack.get(stay.scopes) {
+            Some(Frame::Task(own)) => Some(own.limit_scopes),
+            _ => None,
+        });
+        if let Ok(Some(limit_scopes)) = own {
+            close_left_open(limit_scopes, stay.scopes + 1);
+        }
     }
 
     fn leave(&self, stay: Stay) -> Option<Arc<Job>> {
         // Usually there is nothing above the task's own frame. It is dropped after the stack is free again.
-        let own = STACK.try_with(|stack| stack.borrow_mut().pop_only(stay.scopes));
-        if !matches!(own, Ok(Some(_))) {
-            close_left_open(stay.limit_scopes, stay.scopes);
-        }
-        drop(stay.limit);
-        stay.float.set();
-        match own {
-            Ok(Some(Frame::Task(frame))) => Some(frame.job),
-            _ => None,
-        }
+        let pop = || with_stack(|stack| stack.pop_only(stay.scopes)).ok().flatten();
+        let own = pop().or_else(|| {
+            self.tidy(stay);
+            pop()
+        });
+        let Some(Frame::Task(TaskFrame { job, limit, float, .. })) = own else { return None };
+        drop(limit);
+        float.set();
+        Some(job)
     }
 
     fn as_any(&self) -> &dyn Any {

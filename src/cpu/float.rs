@@ -21,38 +21,52 @@ mod arch {
     /// Bits of the x87 control word that keep an exception from trapping.
     const X87_MASKS: u16 = 0x3f;
 
-    /// A thread's mode: of SSE and AVX, and of x87, where `long double` and `fegetround` live.
+    /// A thread's mode: of SSE and AVX (below), and of x87 (above), where `long double` and `fegetround` live. One word, which is
+    /// compared and copied at once.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct FloatMode {
-        sse: u32,
-        x87: u16,
-    }
+    pub struct FloatMode(u64);
 
     impl FloatMode {
+        fn new(sse: u32, x87: u16) -> Self {
+            FloatMode(u64::from(x87) << 32 | u64::from(sse & SSE_CONTROL))
+        }
+
         /// The calling thread's.
         #[inline]
         pub fn here() -> Self {
-            FloatMode { sse: mxcsr() & SSE_CONTROL, x87: x87() }
+            FloatMode::new(mxcsr(), x87())
         }
 
         /// Makes it the calling thread's.
         #[inline]
         pub fn set(self) {
-            let before = mxcsr();
-            if before & SSE_CONTROL != self.sse {
-                let word = self.sse | before & !SSE_CONTROL;
-                // SAFETY: the word is one that stmxcsr wrote, but for sticky flags, so no reserved bit is set; clearing a mask
-                // over a set flag does not trap.
-                unsafe { asm!("ldmxcsr [{}]", in(reg) &word, options(nostack, readonly, preserves_flags)) };
+            if self != Self::here() {
+                self.change();
             }
-            if x87() != self.x87 {
-                self.set_x87();
+        }
+
+        #[cold]
+        fn change(self) {
+            let word = self.0 as u32 | mxcsr() & !SSE_CONTROL;
+            // SAFETY: the word is one that stmxcsr wrote, but for sticky flags, so no reserved bit is set; clearing a mask
+            // over a set flag does not trap.
+            unsafe { asm!("ldmxcsr [{}]", in(reg) &word, options(nostack, readonly, preserves_flags)) };
+            let word = (self.0 >> 32) as u16;
+            if x87() == word {
+                return;
             }
+            if word & X87_MASKS != X87_MASKS {
+                // An exception of long ago whose flag is still up would trap as soon as its mask is gone.
+                // SAFETY: lowers flags and does nothing else.
+                unsafe { asm!("fnclex", options(nostack, nomem, preserves_flags)) };
+            }
+            // SAFETY: the word is one that fnstcw wrote.
+            unsafe { asm!("fldcw [{}]", in(reg) &word, options(nostack, readonly, preserves_flags)) };
         }
 
         /// The mode for a process elsewhere, tagged with the kind of processor.
         pub fn bits(self) -> u64 {
-            KIND << 56 | u64::from(self.x87) << 32 | u64::from(self.sse)
+            KIND << 56 | self.0
         }
 
         /// The mode that such bits mean here; the calling thread's own where they come from another kind of processor.
@@ -61,18 +75,7 @@ mod arch {
             if bits >> 56 != KIND {
                 return Self::here();
             }
-            FloatMode { sse: bits as u32 & 0xffc0, x87: (bits >> 32) as u16 & 0x1f3f | 0x40 }
-        }
-
-        #[cold]
-        fn set_x87(self) {
-            if self.x87 & X87_MASKS != X87_MASKS {
-                // An exception of long ago whose flag is still up would trap as soon as its mask is gone.
-                // SAFETY: lowers flags and does nothing else.
-                unsafe { asm!("fnclex", options(nostack, nomem, preserves_flags)) };
-            }
-            // SAFETY: the word is one that fnstcw wrote.
-            unsafe { asm!("fldcw [{}]", in(reg) &self.x87, options(nostack, readonly, preserves_flags)) };
+            FloatMode::new(bits as u32 & 0xffc0, (bits >> 32) as u16 & 0x1f3f | 0x40)
         }
     }
 

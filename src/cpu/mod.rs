@@ -19,7 +19,7 @@ mod topology;
 #[cfg(test)]
 mod tree;
 
-pub use environ::environment_mark;
+pub use environ::Environment;
 pub use float::FloatMode;
 pub use pin::{Birth, Pins, Unit, leave as leave_pins};
 pub use signals::SignalsBlocked;

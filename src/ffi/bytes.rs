@@ -108,8 +108,9 @@ pub unsafe extern "C" fn pb_map_bytes(
     results: *mut *mut pb_results,
 ) -> pb_status {
     guard(|| {
+        let mut own = None;
         // SAFETY: the caller promised options with their size set, or NULL.
-        let options = unsafe { map::read_options(options) }?;
+        let options = unsafe { map::read_options(options, &mut own) }?;
         let call = r#fn.ok_or_else(|| abi::null("fn"))?;
         writable(results, "results")?;
         let collects = options.flags & map::PB_COLLECT_ERRORS != 0;
@@ -118,7 +119,7 @@ pub unsafe extern "C" fn pb_map_bytes(
         let needs = Needs { ctx, ctx_size: options.ctx_size, name, statuses: options.statuses };
         // SAFETY: the caller promised the function and the arrays, until this call returns.
         let items = Arc::new(unsafe { Items::new(call, needs, n_items, inputs) }?);
-        let request = map::request(n_items, &options, false);
+        let request = map::request(n_items, options, false);
         let ran = call::run(BytesTask(items.clone()), &request);
         let kept = match &ran {
             Ok(()) => true,

@@ -121,11 +121,12 @@ pub unsafe extern "C" fn pb_parallel_map(
 ) -> pb_status {
     guard(|| {
         let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
+        let mut own = None;
         // SAFETY: the caller promised options with their size set, or NULL.
-        let options = unsafe { read_options(options) }?;
+        let options = unsafe { read_options(options, &mut own) }?;
         // SAFETY: the caller promised what the header asks for, until this call returns.
-        let task = unsafe { elements(r#fn, n_items, arrays, &options) }?;
-        call::run(task, &request(n_items, &options, false))
+        let task = unsafe { elements(r#fn, n_items, arrays, options) }?;
+        call::run(task, &request(n_items, options, false))
     })
 }
 
@@ -151,11 +152,12 @@ pub unsafe extern "C" fn pb_submit_map(
     guard(|| {
         let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
         writable(job, "job")?;
+        let mut own = None;
         // SAFETY: the caller promised options with their size set, or NULL.
-        let options = unsafe { read_options(options) }?;
+        let options = unsafe { read_options(options, &mut own) }?;
         // SAFETY: the caller promised what the header asks for, until the job is over.
-        let task = unsafe { elements(r#fn, n_items, arrays, &options) }?;
-        let submitted = call::submit(task, &request(n_items, &options, true))?;
+        let task = unsafe { elements(r#fn, n_items, arrays, options) }?;
+        let submitted = call::submit(task, &request(n_items, options, true))?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *job = Arc::into_raw(submitted).cast_mut() };
         Ok(())
@@ -166,6 +168,7 @@ pub unsafe extern "C" fn pb_submit_map(
 ///
 /// # Safety
 /// As `pb_parallel_map`; the options were checked.
+#[inline(always)]
 unsafe fn elements(
     call: pb_task_fn,
     n_items: usize,
@@ -180,6 +183,7 @@ unsafe fn elements(
 }
 
 /// A request to run a task by these options.
+#[inline(always)]
 pub(super) fn request(n_items: usize, options: &pb_map_options, submitted: bool) -> Request {
     let flags = options.flags;
     Request {
@@ -208,34 +212,38 @@ pub(super) fn request(n_items: usize, options: &pb_map_options, submitted: bool)
     }
 }
 
-/// The options of a call, checked; NULL is the defaults.
+/// The options of a call, checked, in a copy of our `own`; NULL is the defaults.
 ///
 /// # Safety
 /// `options` is NULL or points to options with their `struct_size` set.
-pub(super) unsafe fn read_options(options: *const pb_map_options) -> Result<pb_map_options> {
-    let defaults = pb_map_options {
-        struct_size: size_of::<pb_map_options>(),
-        n_jobs: 0,
-        flags: 0,
-        batch_size: 0,
-        timeout: 0.0,
-        ctx_size: 0,
-        task: std::ptr::null(),
-        statuses: std::ptr::null_mut(),
-        progress: None,
-        progress_user: std::ptr::null_mut(),
-        retries: 0,
-        reserved: 0,
-    };
+pub(super) unsafe fn read_options(
+    options: *const pb_map_options,
+    own: &mut Option<pb_map_options>,
+) -> Result<&pb_map_options> {
     if options.is_null() {
-        return Ok(defaults);
+        return Ok(&DEFAULTS);
     }
     // SAFETY: the caller promised options with their size set.
-    let options =
+    let read =
         unsafe { abi::read(options, size_of::<pb_map_options>(), Tail::MustBeZero, "pb_map_options") }?;
-    check(&options)?;
-    Ok(options)
+    check(&read)?;
+    Ok(own.insert(read))
 }
+
+const DEFAULTS: pb_map_options = pb_map_options {
+    struct_size: size_of::<pb_map_options>(),
+    n_jobs: 0,
+    flags: 0,
+    batch_size: 0,
+    timeout: 0.0,
+    ctx_size: 0,
+    task: std::ptr::null(),
+    statuses: std::ptr::null_mut(),
+    progress: None,
+    progress_user: std::ptr::null_mut(),
+    retries: 0,
+    reserved: 0,
+};
 
 fn check(options: &pb_map_options) -> Result<()> {
     let flags = options.flags;

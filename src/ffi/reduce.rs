@@ -75,14 +75,15 @@ pub unsafe extern "C" fn pb_reduce(
             )));
         }
         writable(result, "result")?;
+        let mut own = None;
         // SAFETY: the caller promised options with their size set, or NULL.
-        let options = unsafe { super::map::read_options(options) }?;
-        check(&options)?;
+        let options = unsafe { map::read_options(options, &mut own) }?;
+        check(options)?;
         let cuts = Cuts::new(n_items, options.batch_size);
         let functions = Functions { fold, combine, ctx, inputs, input_size };
         // SAFETY: the caller promised what the header asks for, until this call returns.
         let reduce = Arc::new(unsafe { CReduce::new(functions, cuts, result.cast(), result_size) }?);
-        let mut request = map::request(cuts.count(), &options, false);
+        let mut request = map::request(cuts.count(), options, false);
         request.wishes.shared_memory = true;
         // The batch size has cut the blocks; how many of them a worker takes at once is adapted.
         request.rules = Rules { batch_size: 0, ..request.rules };

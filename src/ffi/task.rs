@@ -68,6 +68,7 @@ impl CTask {
     ///
     /// # Safety
     /// The function and the arrays are what the header asks for, for `n_items` items, until the job is over.
+    #[inline(always)]
     pub unsafe fn new(
         call: pb_task_fn,
         n_items: usize,
@@ -81,9 +82,7 @@ impl CTask {
             [("inputs", input_size, inputs), ("outputs", output_size, outputs.cast_const())]
         {
             if !array.is_null() && !fits(size) {
-                return Err(Error::invalid(format!(
-                    "{what}: {n_items} items of {size} bytes are more than memory can hold"
-                )));
+                return Err(too_many(what, n_items, size));
             }
         }
         // SAFETY: the caller promised an entry for each item, or NULL.
@@ -155,10 +154,16 @@ impl CTask {
     }
 }
 
+#[cold]
+fn too_many(what: &str, n_items: usize, size: usize) -> Error {
+    Error::invalid(format!("{what}: {n_items} items of {size} bytes are more than memory can hold"))
+}
+
 /// Writes "did not finish" into every status, where there are any.
 ///
 /// # Safety
 /// `statuses` is NULL or has an entry for each item.
+#[inline]
 pub(super) unsafe fn fill_statuses(statuses: *mut i32, n_items: usize) -> Result<()> {
     if statuses.is_null() {
         return Ok(());

@@ -38,7 +38,8 @@ use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use stream::Watch;
@@ -52,10 +53,6 @@ const CANCELLED: u32 = 2;
 const UNTIDY: u32 = 4;
 /// The job as a whole has failed, not only an item whose error is collected.
 const FAILED: u32 = 8;
-
-/// A map of two items whose like began so short a time before is a quick one: it need not be timed. (With more items the first
-/// tells whether the others had better be shared.)
-const ROUTINE_NS: u64 = 3_000;
 
 /// Maps of the same function that begin so short a time one after the other are a row: a helper that one of them has would still be
 /// awake for the next (`backends/threading/spin.rs`).
@@ -82,8 +79,8 @@ pub struct Job {
     flags: AtomicU32,
     /// Whether somebody wants to know of each item.
     watched: bool,
-    /// Whether the thread's last map was the same and went so quickly that this one need not be timed.
-    is_routine: bool,
+    /// Whether the thread that made the job has run the whole map alone, and may [repeat](Job::repeat) it.
+    may_repeat: AtomicBool,
     claims: Claims,
     /// What the timeline calls it.
     number: u64,
@@ -124,7 +121,7 @@ impl Job {
             number: crate::trace::map_number(),
             begun: if plan.progress.is_some() { now() } else { 0 },
             watched: plan.is_watched(),
-            is_routine: false,
+            may_repeat: AtomicBool::new(false),
             in_a_row: 0,
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, plan.batch_size()),
@@ -148,19 +145,32 @@ impl Job {
     pub fn again<T: Task>(mut self: Arc<Self>, task: T, items: &Items) -> std::result::Result<Arc<Job>, T> {
         let Some(job) = Arc::get_mut(&mut self) else { return Err(task) };
         let plan = &mut job.plan;
-        let is_same = items.n_items == plan.n_items && task.site() == plan.task.site();
+        let is_same = plan.put(task) && items.n_items == plan.n_items;
         let since = nanoseconds(items.started.wrapping_sub(plan.started));
-        update(&mut job.is_routine, is_same && items.n_items <= 2 && since < ROUTINE_NS);
         let goes_on = is_same && since < SOON_NS && job.in_a_row <= MANY_NS;
         job.in_a_row = if goes_on { job.in_a_row + since } else { 0 };
-        plan.put(task);
         update(&mut plan.n_items, items.n_items);
         plan.rules = *items.rules;
         plan.most_workers = items.most_workers;
         plan.progress = items.progress.cloned();
         plan.started = items.started;
+        update(&mut job.watched, plan.is_watched());
         job.begin_anew();
         Ok(self)
+    }
+
+    /// Whether the next call is a job's last map once more: one of two items, which its caller has run alone and without a failure. (With
+    /// more items the first tells whether the others had better be shared.) `shares` is how many references to the job the caller
+    /// has: all that there are.
+    pub fn is_repeated_by<T: Task>(self: &Arc<Self>, task: &T, items: &Items, shares: usize) -> bool {
+        let own: &dyn Any = &*self.plan.task;
+        self.may_repeat.load(Ordering::Relaxed)
+            && self.flags.load(Ordering::Relaxed) == 0
+            && Arc::strong_count(self) == shares
+            && items.n_items == self.n_items()
+            && items.progress.is_none()
+            && *items.rules == self.plan.rules
+            && own.downcast_ref::<T>().is_some_and(|own| own.is_same(task))
     }
 
     /// Whether a thread may keep the job for its next call: it holds nothing that anybody waits to see freed, and what
@@ -173,11 +183,11 @@ impl Job {
 
     /// Puts back what a map has left. Kept jobs were not streamed, had no limit of time, and did not leave the process.
     fn begin_anew(&mut self) {
-        let Job { plan, number, begun, watched, flags, claims, clock, tally, .. } = self;
+        let Job { plan, number, begun, may_repeat, flags, claims, clock, tally, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
-        update(watched, plan.is_watched());
         update(flags.get_mut(), 0);
+        update(may_repeat.get_mut(), false);
         claims.renew(plan.n_items, plan.batch_size());
         tally.seats.renew();
         if plan.rules.timeout > 0.0 {

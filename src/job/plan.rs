@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 /// How a map is to be run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rules {
     /// Run everything, whatever fails.
     pub collect_errors: bool,
@@ -78,14 +78,18 @@ pub struct Plan {
 
 impl Plan {
     /// Another task, in the memory of the last one if it is of the same kind; the same one is not written again, so that its
-    /// line of the cache stays with the workers.
-    pub(super) fn put<T: Task>(&mut self, task: T) {
+    /// line of the cache stays with the workers. Says whether its function is the same.
+    pub(super) fn put<T: Task>(&mut self, task: T) -> bool {
         let place: &mut dyn Any = &mut *self.task;
-        match place.downcast_mut::<T>() {
-            Some(place) if place.is_same(&task) => {}
-            Some(place) => *place = task,
-            None => self.task = Box::new(task),
+        let Some(place) = place.downcast_mut::<T>() else {
+            self.task = Box::new(task);
+            return false;
+        };
+        let same_function = place.site() == task.site();
+        if !place.is_same(&task) {
+            *place = task;
         }
+        same_function
     }
 
     pub(super) fn is_watched(&self) -> bool {

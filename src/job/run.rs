@@ -36,14 +36,6 @@ enum Hold {
     Dealt,
 }
 
-/// What comes back from a worker that was dealt an item.
-pub struct Dealt {
-    /// Items that succeeded.
-    done: usize,
-    /// The job that it was lent: who has it counts, on a line of the cache that no two workers should write in turn.
-    _job: Option<Arc<Job>>,
-}
-
 impl Seat<'_> {
     /// The worker's index.
     pub fn number(&self) -> usize {
@@ -52,10 +44,12 @@ impl Seat<'_> {
 
     /// Puts back what was on the thread before, and gives back the job.
     fn leave(&mut self) -> Option<Arc<Job>> {
-        let job = self.job.plan.around.leave(self.stay.take()?);
-        let outer = self.outer_text.take();
-        let _ = TASK_TEXT.try_with(|text| text.replace(outer));
-        job
+        let stay = self.stay.take()?;
+        if stay.is_nested {
+            let outer = self.outer_text.take();
+            let _ = TASK_TEXT.try_with(|text| text.replace(outer));
+        }
+        self.job.plan.around.leave(stay)
     }
 }
 
@@ -127,8 +121,9 @@ impl Job {
     }
 
     fn sit_down(&self, number: usize, hold: Hold, own: Arc<Job>) -> Seat<'_> {
-        let stay = Some(self.plan.around.enter(own, number));
-        Seat { job: self, number, done: Cell::new(0), outer_text: take_text(), stay, hold }
+        let stay = self.plan.around.enter(own, number);
+        let outer_text = if stay.is_nested { take_text() } else { None };
+        Seat { job: self, number, done: Cell::new(0), outer_text, stay: Some(stay), hold }
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
@@ -180,12 +175,12 @@ impl Job {
     /// grow from one item, so that a function whose items have become slow is found out by the first of them.
     pub fn work_alone(self: &Arc<Self>, expected: u64) -> bool {
         let seat = self.sit_down(self.tally.seats.take_alone(), Hold::Alone, self.clone());
-        let (begin, mut next) = if self.is_routine { (0, self.n_items()) } else { (ticks(), 1) };
-        let mut ran = 0;
+        let (begin, mut ran, mut next) = (ticks(), 0, 1);
         while let Some(chunk) = if self.is_stopped() { None } else { self.claims.next_alone(next) } {
             self.run_chunk(&seat, chunk);
             ran += chunk.end - chunk.begin;
             if self.claims.is_empty() {
+                self.may_repeat.store(self.n_items() <= 2, Ordering::Relaxed);
                 return true;
             }
             let took = nanoseconds(ticks().saturating_sub(begin));
@@ -196,6 +191,15 @@ impl Job {
             next = ran.saturating_mul(8);
         }
         true
+    }
+
+    /// Runs the whole map once more, see [`Job::is_repeated_by`]. Nothing is claimed, since nobody else comes. `own` is this job, and comes
+    /// back.
+    pub fn repeat(&self, own: Arc<Job>) -> Option<Arc<Job>> {
+        self.tally.done.store(0, Ordering::Relaxed);
+        let mut seat = self.sit_down(0, Hold::Alone, own);
+        self.run_chunk(&seat, Chunk { begin: 0, end: self.n_items() });
+        seat.leave()
     }
 
     /// Whether each worker has one item, and nobody wants to know of it before the job is over: then items can be dealt.
@@ -213,18 +217,19 @@ impl Job {
         self.tally.seats.keep_from(first);
     }
 
-    /// Runs the item of that number on the seat of that number, which were dealt to this thread. `own` is this job.
-    pub fn run_dealt(&self, number: usize, own: Arc<Job>) -> Dealt {
+    /// Runs the item of that number on the seat of that number, which were dealt to this thread: whether it succeeded. `own` is
+    /// this job, and comes back: who has it counts, on a line of the cache that no two workers should write in turn.
+    pub fn run_dealt(&self, number: usize, own: Arc<Job>) -> (bool, Option<Arc<Job>>) {
         let mut seat = self.sit_down(number, Hold::Dealt, own);
         if !self.is_stopped() {
             self.run_chunk(&seat, Chunk { begin: number, end: number + 1 });
         }
-        Dealt { done: seat.done.get(), _job: seat.leave() }
+        (seat.done.get() == 1, seat.leave())
     }
 
     /// The dealer takes note of what has been done.
-    pub fn take_back(&self, dealt: Dealt) {
-        self.count_done(dealt.done);
+    pub fn take_back(&self, succeeded: bool) {
+        self.count_done(usize::from(succeeded));
     }
 
     /// Whether the thread has made maps of this function one soon after the other for so long that the next ones had better have
@@ -286,7 +291,7 @@ impl Job {
     fn tidy(&self, seat: &Seat) {
         if self.flags.load(Ordering::Relaxed) & UNTIDY != 0 {
             take_text();
-            seat.stay.iter().for_each(|stay| self.plan.around.tidy(stay));
+            seat.stay.iter().for_each(|stay| self.plan.around.tidy(*stay));
         }
     }
 

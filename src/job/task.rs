@@ -1,8 +1,6 @@
 //! What a job is made of that others bring: the items, and what workers find around them.
 
 use super::{Cargo, Chunk, Job};
-use crate::cpu::FloatMode;
-use crate::limits::ThreadLimit;
 use crate::message::{Around, Pieces};
 use crate::shared::{Mapping, Spare};
 use crate::status::{Error, Result, Status};
@@ -98,7 +96,7 @@ pub trait Surroundings: Send + Sync {
     fn enter(&self, job: Arc<Job>, seat: usize) -> Stay;
 
     /// Closes what an item has left open on this thread.
-    fn tidy(&self, stay: &Stay);
+    fn tidy(&self, stay: Stay);
 
     /// Leaves, on the same thread, and gives back the job, unless the thread ends.
     fn leave(&self, stay: Stay) -> Option<Arc<Job>>;
@@ -110,14 +108,11 @@ pub trait Surroundings: Send + Sync {
     fn describe(&self, seat: usize) -> Around;
 }
 
-/// What a worker found on its thread when it entered, and puts back when it leaves.
+/// A worker's place on its thread's stack of scopes, from when it enters until it leaves.
+#[derive(Clone, Copy, Debug)]
 pub struct Stay {
     /// Scopes that were open.
     pub scopes: usize,
-    /// Thread-limit scopes that were open.
-    pub limit_scopes: usize,
-    /// The worker's own limit.
-    pub limit: Option<ThreadLimit>,
-    /// The thread's floating-point mode.
-    pub float: FloatMode,
+    /// Whether one of them is another task's.
+    pub is_nested: bool,
 }

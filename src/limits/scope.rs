@@ -6,6 +6,7 @@ use super::thread::ThreadLimit;
 use crate::scope::{ScopeStack, Token};
 use crate::status::{Error, Result, Status};
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One open scope. Fields are dropped in this order, the opposite of the order in which they were entered.
 struct Scope {
@@ -23,6 +24,9 @@ impl Drop for Scopes {
         }
     }
 }
+
+/// Whether any thread has ever opened one: until then none looks for its own.
+static EVER: AtomicBool = AtomicBool::new(false);
 
 thread_local!(static SCOPES: RefCell<Scopes> = const { RefCell::new(Scopes(ScopeStack::new())) });
 
@@ -52,6 +56,7 @@ pub fn push(limit: i32, user_api: u32) -> Result<Token> {
     let limit = Limit { threads: limit, exact: true };
     let process = ledger::request(limit, user_api, true);
     let thread = ThreadLimit::enter(limit, user_api);
+    EVER.store(true, Ordering::Relaxed);
     with_scopes(|scopes| scopes.push(Scope { thread, _process: process }))
 }
 
@@ -72,7 +77,7 @@ pub fn pop_above(token: Token, floor: usize) -> Result<()> {
 
 /// How many scopes the calling thread has open.
 pub fn open_scopes() -> usize {
-    with_scopes(|scopes| scopes.len()).unwrap_or(0)
+    if EVER.load(Ordering::Relaxed) { with_scopes(|scopes| scopes.len()).unwrap_or(0) } else { 0 }
 }
 
 /// Closes the calling thread's scopes above `depth`, innermost first: those that a task has left open.

@@ -11,16 +11,17 @@ use std::sync::Arc;
 /// Runs the first `items` items, two at least, of a job in which each worker has one: the last goes to a thread that is awake, and
 /// so on down to the first, which is the caller's. None if no thread is awake: nothing has run.
 pub(super) fn deal(job: &Arc<Job>, items: usize) -> Option<Visits> {
-    let (last, own, shared) = (items - 1, job.clone(), &**job);
+    let (last, shared) = (items - 1, &**job);
     let mut others = Visits::None;
-    let this = match pool::hand(move || shared.run_dealt(last, own), || others = deal_rest(job, last)) {
+    let run = move |own| shared.run_dealt(last, own);
+    let this = match pool::hand(job.clone(), run, || others = deal_rest(job, last)) {
         Handed::Nobody => return None,
-        Handed::Back(run) => {
-            job.take_back(run());
+        Handed::Back(own) => {
+            job.take_back(run(own).0);
             Visits::None
         }
-        Handed::Done(dealt) => {
-            job.take_back(dealt);
+        Handed::Done(succeeded) => {
+            job.take_back(succeeded);
             Visits::Some
         }
         Handed::Abandoned => Visits::Abandoned,
@@ -31,7 +32,7 @@ pub(super) fn deal(job: &Arc<Job>, items: usize) -> Option<Visits> {
 /// The same for what is left. When no thread is awake any more, it is lent as any other work.
 fn deal_rest(job: &Arc<Job>, items: usize) -> Visits {
     if items == 1 {
-        job.take_back(job.run_dealt(0, job.clone()));
+        job.take_back(job.run_dealt(0, job.clone()).0);
         return Visits::None;
     }
     deal(job, items).unwrap_or_else(|| {

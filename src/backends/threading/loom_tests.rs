@@ -143,13 +143,17 @@ fn loom_what_is_handed_over_comes_back() {
         let ran = AtomicUsize::new(0);
         for turn in 0..2 {
             let before = ran.load(Ordering::Relaxed);
-            let work = || {
+            let (own, yes) = (std::sync::Arc::new(turn), turn == 1);
+            let work = |own| {
                 ran.store(ran.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                turn
+                // Given back in one turn, dropped in the other.
+                (yes, yes.then_some(own))
             };
-            let handed = cell::hand(&pool, work, || {});
-            let done = matches!(handed, Handed::Done(result) if result == turn);
+            let handed = cell::hand(&pool, own.clone(), work, || {});
+            let done = matches!(handed, Handed::Done(said) if said == yes);
             assert!(done || matches!(handed, Handed::Nobody | Handed::Back(_)));
+            drop(handed);
+            assert_eq!(std::sync::Arc::strong_count(&own), 1);
             assert_eq!(ran.load(Ordering::Relaxed) - before, usize::from(done));
         }
         end(&pool, threads);
@@ -164,8 +168,12 @@ fn loom_one_hands_over_what_another_lends() {
         let others = pool.clone();
         let caller = loom::thread::spawn(move || lend_once(&others));
         let ran = AtomicUsize::new(0);
-        let handed = cell::hand(&pool, || ran.store(1, Ordering::Relaxed), || {});
-        assert_eq!(ran.load(Ordering::Relaxed) == 1, matches!(handed, Handed::Done(())));
+        let work = |own| {
+            ran.store(1, Ordering::Relaxed);
+            (true, Some(own))
+        };
+        let handed = cell::hand(&pool, std::sync::Arc::new(()), work, || {});
+        assert_eq!(ran.load(Ordering::Relaxed) == 1, matches!(handed, Handed::Done(true)));
         caller.join().unwrap();
         end(&pool, threads);
     });

@@ -11,7 +11,7 @@ use crate::fork;
 use crate::scope::{self, Token};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,8 +69,12 @@ pub(super) fn lend(places: usize, work: impl Fn(usize) + Sync, body: impl FnOnce
 }
 
 /// Hands `work` to one pool thread that is awake while `body` runs on this one.
-pub(super) fn hand<R: Send, W: FnOnce() -> R + Send>(work: W, body: impl FnOnce()) -> Handed<W, R> {
-    cell::hand(&pool(), work, body)
+pub(super) fn hand<T: Send + Sync>(
+    own: Arc<T>,
+    work: impl Fn(Arc<T>) -> (bool, Option<Arc<T>>) + Sync,
+    body: impl FnOnce(),
+) -> Handed<T> {
+    cell::hand(&pool(), own, work, body)
 }
 
 /// Runs `work` on a pool thread; false if there is none, and none can be started.

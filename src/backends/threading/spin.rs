@@ -10,7 +10,6 @@
 //! has most of it.
 
 use super::params;
-use crate::cpu::{nanoseconds, ticks};
 use crate::sync::yield_now;
 use std::time::{Duration, Instant};
 
@@ -42,8 +41,11 @@ const LOOKS: u32 = 32;
 pub(super) struct Spin {
     gaps: Gaps,
     idle_since: Instant,
-    /// The same by [`ticks`], which a thread that has got work reads sooner.
-    since: u64,
+    /// When it last looked at the clock since then.
+    looked: Instant,
+    /// Whether work has ended that time. What there is to learn of it is learned once the work is done: who is waiting for it
+    /// should not wait for that.
+    over: bool,
     /// When an alarm has rung since then.
     rang: Option<Instant>,
     /// Whether it has parked, and nothing but a wake-up has ended that.
@@ -52,25 +54,33 @@ pub(super) struct Spin {
 
 impl Spin {
     pub(super) fn new() -> Self {
-        Spin { gaps: Gaps::new(), idle_since: Instant::now(), since: ticks(), rang: None, slept: false }
+        let now = Instant::now();
+        Spin { gaps: Gaps::new(), idle_since: now, looked: now, over: false, rang: None, slept: false }
     }
 
     /// The thread has become idle.
     pub(super) fn begin(&mut self) {
+        if self.over {
+            let gap = self.looked.saturating_duration_since(self.idle_since);
+            // The time of a wake-up is none of the gap's.
+            self.gaps.learn(if self.slept { gap.saturating_sub(LEAST) } else { gap });
+        }
         self.idle_since = Instant::now();
-        self.since = ticks();
-        (self.rang, self.slept) = (None, false);
+        self.looked = self.idle_since;
+        (self.over, self.rang, self.slept) = (false, None, false);
     }
 
     /// There is work.
     pub(super) fn end(&mut self) {
-        let idle = Duration::from_nanos(nanoseconds(ticks().saturating_sub(self.since)));
-        // The time of a wake-up is none of the gap's.
-        self.gaps.learn(if self.slept { idle.saturating_sub(LEAST) } else { idle });
+        self.over = true;
+        // Who was awake has looked at the clock a microsecond or two ago.
+        if self.slept {
+            self.looked = Instant::now();
+        }
     }
 
     /// Spins until `found`; false when it is time to sleep, which it never is while `stay_awake` holds.
-    pub(super) fn wait(&self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
+    pub(super) fn wait(&mut self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
         let asked = params::spin();
         let (since, budget) = match (asked, self.rang) {
             (Some(asked), _) => (self.idle_since, asked),
@@ -80,7 +90,10 @@ impl Spin {
         if budget.is_zero() && !stay_awake() {
             return false;
         }
-        Vigil { since, budget, defers: asked.is_none() }.keep(found, stay_awake)
+        let mut vigil = Vigil { since, budget, defers: asked.is_none(), looked: self.looked };
+        let found = vigil.keep(found, stay_awake);
+        self.looked = vigil.looked;
+        found
     }
 
     /// The thread parks. After this long it had better be awake, since the next call is near.
@@ -147,7 +160,8 @@ pub(super) fn wait_for_a_chunk(found: impl Fn() -> bool) -> bool {
         return true;
     }
     let budget = params::spin().map_or(CHUNK, |asked| asked.min(CHUNK));
-    Vigil { since: Instant::now(), budget, defers: true }.keep(found, || false)
+    let now = Instant::now();
+    Vigil { since: now, budget, defers: true, looked: now }.keep(found, || false)
 }
 
 /// One time of waiting awake.
@@ -156,10 +170,12 @@ struct Vigil {
     budget: Duration,
     /// Whether others who want the CPU end it.
     defers: bool,
+    /// When it last looked at the clock.
+    looked: Instant,
 }
 
 impl Vigil {
-    fn keep(&self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
+    fn keep(&mut self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
         if cfg!(loom) {
             // There is no time: a thread sleeps at once, or leaves the others a turn.
             let stays = stay_awake();
@@ -176,7 +192,8 @@ impl Vigil {
                 }
                 std::hint::spin_loop();
             }
-            let awake = self.since.elapsed();
+            self.looked = Instant::now();
+            let awake = self.looked.saturating_duration_since(self.since);
             let stays = stay_awake();
             if awake > self.budget && !stays {
                 return false;

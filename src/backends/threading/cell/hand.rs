@@ -1,84 +1,84 @@
 //! An errand for one thread, which is awake and idle: the shortest way to have something done elsewhere.
 //!
-//! **The work and its result** lie in one place. Before the errand is posted it is the caller's; the thread that has begun the
-//! errand alone uses it until it leaves, and the caller again once it has taken the errand back (nobody has begun it, nor will), or
-//! has seen the thread leave (`left`, Release and Acquire).
+//! **What is lent**, a reference to what the work needs, lies with the errand as its caller has it; the thread that has begun the errand
+//! works with a copy that nobody has counted. One of the two is dropped: the caller's, if the thread says that it has forgotten its
+//! own; else the thread's, or it is lost with the thread. Whatever the caller takes back, which nobody has begun, is its own.
+//! So a thread that is handed something writes one word of what it shares with the caller.
 
 use super::{Errand, IDLE, Lender, Lent, Work};
 use crate::backends::threading::slots::Slot;
-use crate::sync::Ordering;
 use crate::trace::{self, What};
-use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
 /// What became of work that was to be handed over.
-pub(in crate::backends::threading) enum Handed<W, R> {
+pub(in crate::backends::threading) enum Handed<T> {
     /// No thread is awake and idle. The body has not run.
     Nobody,
     /// A thread was there, but has not begun while the body ran.
-    Back(W),
-    /// The thread has done it.
-    Done(R),
+    Back(Arc<T>),
+    /// The thread has done it, and this is what the work said.
+    Done(bool),
     /// A thread has begun and will not end: this is a forked child.
     Abandoned,
 }
 
-/// Hands `work` to one idle thread while `body` runs.
-pub(in crate::backends::threading) fn hand<P: Lender, R: Send, W: FnOnce() -> R + Send>(
+/// Said by the thread: it has not dropped what it was lent.
+const GIVEN_BACK: u32 = 1;
+/// Said by the thread: what the work said.
+const YES: u32 = 2;
+
+/// Hands `work` with a reference to one idle thread while `body` runs. The work says yes or no, and gives the reference back, if it
+/// still has it.
+pub(in crate::backends::threading) fn hand<P: Lender, T: Send + Sync>(
     pool: &P,
-    work: W,
+    own: Arc<T>,
+    work: impl Fn(Arc<T>) -> (bool, Option<Arc<T>>) + Sync,
     body: impl FnOnce(),
-) -> Handed<W, R> {
-    // Dropped by hand: abandoned, it is as the thread has left it in the parent process, half way maybe.
-    let lent = ManuallyDrop::new(Lent::new(Parcel(UnsafeCell::new(State::Work(work)))));
+) -> Handed<T> {
+    let lent = Lent::new(Parcel { own: ManuallyDrop::new(own), work });
     let (slots, errand) = (pool.slots(), lent.errand());
     let mut numbers = slots.numbers_from(pool.first_slot()).map_while(|number| slots.get(number));
     // The first is the one who did it last time, in a loop of such calls.
     let first = numbers.next().filter(|slot| slot.mail.post_unseen(errand, IDLE));
     let Some(slot) = first.or_else(|| numbers.find(|slot| slot.mail.post(errand, IDLE))) else {
-        drop(ManuallyDrop::into_inner(lent));
+        drop(ManuallyDrop::into_inner(lent.work.own));
         return Handed::Nobody;
     };
     let mut hand = Hand { pool, slot, errand, forks: pool.forks(), open: true };
     body();
-    if !hand.close() {
-        return Handed::Abandoned;
-    }
+    let end = hand.close();
     drop(hand);
-    ManuallyDrop::into_inner(lent).work.handed()
-}
-
-struct Parcel<W, R>(UnsafeCell<State<W, R>>);
-
-enum State<W, R> {
-    Work(W),
-    Begun,
-    Done(R),
-}
-
-// SAFETY: one thread at a time uses what is inside (see above), so it has to be fit for moving only.
-unsafe impl<W: Send, R: Send> Sync for Parcel<W, R> {}
-
-impl<R: Send, W: FnOnce() -> R + Send> Work for Parcel<W, R> {
-    fn run(&self, _errand: &Errand, _number: usize) {
-        let state = self.0.get();
-        // SAFETY: this thread has begun the errand and has not left: it alone uses the place. No reference outlives a statement.
-        if let State::Work(work) = unsafe { std::mem::replace(&mut *state, State::Begun) } {
-            let done = State::Done(work());
-            // SAFETY: as above.
-            unsafe { *state = done };
+    let said = lent.errand.said();
+    match end {
+        End::Back => Handed::Back(ManuallyDrop::into_inner(lent.work.own)),
+        End::Abandoned => Handed::Abandoned,
+        End::Left => {
+            if said & GIVEN_BACK != 0 {
+                drop(ManuallyDrop::into_inner(lent.work.own));
+            }
+            Handed::Done(said & YES != 0)
         }
     }
 }
 
-impl<W, R> Parcel<W, R> {
-    /// What it holds, now that it is the caller's again.
-    fn handed(self) -> Handed<W, R> {
-        match self.0.into_inner() {
-            State::Work(work) => Handed::Back(work),
-            State::Done(result) => Handed::Done(result),
-            State::Begun => Handed::Abandoned,
+struct Parcel<T, W> {
+    own: ManuallyDrop<Arc<T>>,
+    work: W,
+}
+
+impl<T: Send + Sync, W: Fn(Arc<T>) -> (bool, Option<Arc<T>>) + Sync> Work for Parcel<T, W> {
+    fn run(&self, _errand: &Errand, _number: usize) -> u32 {
+        // SAFETY: an errand is run once, by the thread that has begun it; the caller drops its own only if this one was forgotten.
+        let own = ManuallyDrop::into_inner(unsafe { std::ptr::read(&self.own) });
+        let lent = Arc::as_ptr(&own);
+        let (yes, back) = (self.work)(own);
+        let mut said = if yes { YES } else { 0 };
+        if let Some(back) = back.filter(|back| Arc::as_ptr(back) == lent) {
+            std::mem::forget(back);
+            said |= GIVEN_BACK;
         }
+        said
     }
 }
 
@@ -90,26 +90,39 @@ struct Hand<'a, P: Lender> {
     open: bool,
 }
 
+/// How an errand came back.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// Nobody has begun it, nor will.
+    Back,
+    /// The thread has left.
+    Left,
+    /// It never will.
+    Abandoned,
+}
+
 impl<P: Lender> Hand<'_, P> {
-    /// Whether the errand is back, begun or not; false if it never will be.
-    fn close(&mut self) -> bool {
+    fn close(&mut self) -> End {
         self.open = false;
         let abandoned = || self.pool.forks() != self.forks;
         if abandoned() {
-            return false;
+            return End::Abandoned;
         }
         // Usually the thread has begun and is about to leave, which the caller sees sooner if it does not look into the mailbox.
         // So many looks take 0.3 µs on a Xeon, about what a helper is behind its caller.
         const LOOKS: u32 = if cfg!(loom) { 1 } else { 16 };
         let has_left = |_| {
             std::hint::spin_loop();
-            self.errand.left.load(Ordering::Acquire) == 1
+            self.errand.left() == 1
         };
-        if (0..LOOKS).any(has_left) || self.slot.mail.take_back(self.errand) {
-            return true;
+        if (0..LOOKS).any(has_left) {
+            return End::Left;
+        }
+        if self.slot.mail.take_back(self.errand) {
+            return End::Back;
         }
         let _timeline = trace::span(|| What::Join);
-        self.errand.wait(1, &abandoned)
+        if self.errand.wait(1, &abandoned) { End::Left } else { End::Abandoned }
     }
 }
 

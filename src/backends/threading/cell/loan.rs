@@ -80,9 +80,10 @@ struct Shared<'a, W> {
 }
 
 impl<W: Fn(usize) + Sync> Work for Shared<'_, W> {
-    fn run(&self, errand: &Errand, number: usize) {
+    fn run(&self, errand: &Errand, number: usize) -> u32 {
         self.wake.two(errand, self.slots);
         (self.work)(number);
+        0
     }
 }
 

@@ -17,6 +17,8 @@
 //! the caller parks it says so, by moving `left` on by `PARKED - began`: so the one who makes it PARKED is the last,
 //! and unparks the caller by a handle that it took before. No wake-up is lost: either the last thread left before that
 //! move, and the caller sees PARKED as its result, or it sees the move, and unparks.
+//! What a thread has to say besides comes with the same write, in the upper half of `left`: the caller looks at that word, so
+//! a second write to its line would have to wait for it once more.
 
 mod hand;
 mod leaked;
@@ -29,7 +31,7 @@ pub(super) use loan::{Late, Visits, lend};
 use super::board::Board;
 use super::slots::Slots;
 use super::spin;
-use crate::sync::{AtomicU32, AtomicUsize, Ordering, Thread, current, fence, park};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, Thread, current, fence, park};
 use std::sync::OnceLock;
 
 /// The owner works, looks around, or is not there.
@@ -45,20 +47,23 @@ const SLEPT: usize = 1;
 
 /// In `left`: the caller waits parked.
 const PARKED: u32 = 1 << 31;
+/// In `left`: where the counting ends.
+const SAID: u32 = 32;
 
 /// What a caller gives away, without the work itself, which lies behind it.
 #[repr(C)]
 pub(super) struct Errand {
     /// Does the work that begins with this errand, as the thread of a slot.
-    run: unsafe fn(*const Errand, usize),
-    left: AtomicU32,
+    run: unsafe fn(*const Errand, usize) -> u32,
+    /// How many have left, and above that what they have said.
+    left: AtomicU64,
     caller: OnceLock<Thread>,
 }
 
 /// What is done on an errand.
 trait Work: Sync {
-    /// By each thread that has begun it, once, with its slot's number.
-    fn run(&self, errand: &Errand, number: usize);
+    /// By each thread that has begun it, once, with its slot's number. What it returns the caller hears; 0 where there are many.
+    fn run(&self, errand: &Errand, number: usize) -> u32;
 }
 
 /// An errand with its work, in one line of the cache if the work's own things are few; aligned, so that an address is none of
@@ -71,7 +76,7 @@ struct Lent<W> {
 
 impl<W: Work> Lent<W> {
     fn new(work: W) -> Self {
-        let errand = Errand { run: Self::run, left: AtomicU32::new(0), caller: OnceLock::new() };
+        let errand = Errand { run: Self::run, left: AtomicU64::new(0), caller: OnceLock::new() };
         Lent { errand, work }
     }
 
@@ -83,10 +88,10 @@ impl<W: Work> Lent<W> {
 
     /// # Safety
     /// `errand` is that of a `Lent<W>`, which stays as it is meanwhile.
-    unsafe fn run(errand: *const Errand, number: usize) {
+    unsafe fn run(errand: *const Errand, number: usize) -> u32 {
         // SAFETY: as the caller promised; the errand comes first.
         let lent = unsafe { &*errand.cast::<Self>() };
-        lent.work.run(&lent.errand, number);
+        lent.work.run(&lent.errand, number)
     }
 }
 
@@ -95,14 +100,25 @@ impl Errand {
         std::ptr::from_ref(self).addr()
     }
 
-    /// The thread that calls is done with the errand.
-    fn leave(&self) {
+    /// How many have left.
+    fn left(&self) -> u32 {
+        self.left.load(Ordering::Acquire) as u32
+    }
+
+    /// What the only one who has left has said.
+    fn said(&self) -> u32 {
+        (self.left.load(Ordering::Relaxed) >> SAID) as u32
+    }
+
+    /// The thread that calls is done with the errand, and says something.
+    fn leave(&self, say: u32) {
         let mut seen = self.left.load(Ordering::Acquire);
         loop {
             // Taken before leaving: afterwards the errand may be gone.
-            let last = seen == PARKED - 1;
+            let last = seen as u32 == PARKED - 1;
             let caller = if last { self.caller.get().cloned() } else { None };
-            match self.left.compare_exchange_weak(seen, seen + 1, Ordering::Release, Ordering::Acquire) {
+            let now = seen + 1 | u64::from(say) << SAID;
+            match self.left.compare_exchange_weak(seen, now, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return caller.iter().for_each(Thread::unpark),
                 Err(now) => seen = now,
             }
@@ -111,7 +127,7 @@ impl Errand {
 
     /// Waits until as many have left as `began`; false if they never will, because this process is a fork.
     fn wait(&self, began: u32, abandoned: &dyn Fn() -> bool) -> bool {
-        if spin::wait_for_a_chunk(|| self.left.load(Ordering::Acquire) == began) {
+        if spin::wait_for_a_chunk(|| self.left() == began) {
             return true;
         }
         if abandoned() {
@@ -119,8 +135,8 @@ impl Errand {
         }
         let _ = self.caller.set(current());
         // Release: who sees that the caller waits sees its handle.
-        let all = self.left.fetch_add(PARKED - began, Ordering::AcqRel) == began;
-        while !all && self.left.load(Ordering::Acquire) != PARKED {
+        let all = self.left.fetch_add((PARKED - began).into(), Ordering::AcqRel) as u32 == began;
+        while !all && self.left() != PARKED {
             if abandoned() {
                 return false;
             }
@@ -131,30 +147,34 @@ impl Errand {
 }
 
 /// An errand in the hands of a thread that has begun it. Dropping it leaves.
-pub(super) struct Visit(*const Errand);
+pub(super) struct Visit {
+    errand: *const Errand,
+    /// What it will say when it leaves.
+    say: u32,
+}
 
 impl Visit {
     /// # Safety
     /// `address` is an errand's whose caller counts this visit among those that began.
     unsafe fn begin(address: usize) -> Visit {
-        Visit(std::ptr::with_exposed_provenance(address))
+        Visit { errand: std::ptr::with_exposed_provenance(address), say: 0 }
     }
 
     fn errand(&self) -> &Errand {
         // SAFETY: who gave the errand away waits until this visit has left, and until then it lies on his stack.
-        unsafe { &*self.0 }
+        unsafe { &*self.errand }
     }
 
     /// Does the work as the thread of slot `number`.
-    pub(super) fn run(self, number: usize) {
+    pub(super) fn run(mut self, number: usize) {
         // SAFETY: the errand was made with its work, and both stay until this visit has left.
-        unsafe { (self.errand().run)(self.0, number) }
+        self.say = unsafe { (self.errand().run)(self.errand, number) };
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.errand().leave();
+        self.errand().leave(self.say);
     }
 }
 
