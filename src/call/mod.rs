@@ -263,11 +263,11 @@ impl Call {
 pub fn run<T: Task>(task: T, request: &Request) -> Result<()> {
     trace::heed_environment()?;
     let started = ticks();
-    let last = match Warm::last(request, started) {
-        Some(last) if last.is_repeated_by(&task, &items(request, &last, started)) => {
-            return last.repeat(started);
-        }
-        last => last,
+    let last = Warm::last(request, started);
+    let repeat = last.as_ref().and_then(|last| last.is_repeated_by(&task, &items(request, last, started)));
+    let last = match (last, repeat) {
+        (Some(last), Some(how)) => return last.repeat(how, started),
+        (last, _) => last,
     };
     let call = prepare(task, request, started, last)?;
     let ran = call.run();

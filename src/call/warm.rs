@@ -9,7 +9,7 @@ use super::Request;
 use super::Wishes;
 use crate::context::{self, InnerLimit, TaskSurroundings};
 use crate::cpu::{FloatMode, nanoseconds};
-use crate::job::{Items, Job, Task};
+use crate::job::{Items, Job, Repeat, Task};
 use crate::limits;
 use crate::registry::Opened;
 use crate::status::Result;
@@ -87,6 +87,8 @@ pub(super) struct Warm {
 /// A call that began so short a time before the next one was less than what handing over costs (`backends/threading`): if its
 /// caller has run it alone, the same call is run likewise, and not even timed.
 const QUICK_NS: u64 = 1_500;
+/// Where it was dealt, it is less than the time for which helpers stay awake.
+const SOON_NS: u64 = 20_000;
 
 impl Warm {
     /// What the last call on this thread chose, if a call like this one would choose the same. It began at `now`.
@@ -102,24 +104,33 @@ impl Warm {
         fresh && self.key.as_mut().is_some_and(|key| key.holds(request, now))
     }
 
-    /// Whether a call is the last one once more, and that was a quick one which its caller has run alone.
-    pub(super) fn is_repeated_by<T: Task>(&self, task: &T, items: &Items) -> bool {
+    /// Whether a call is the last one once more, and how it is repeated.
+    pub(super) fn is_repeated_by<T: Task>(&self, task: &T, items: &Items) -> Option<Repeat> {
+        let since = nanoseconds(items.started.wrapping_sub(self.began));
+        if since >= SOON_NS || self.around.limit != InnerLimit::None || trace::is_on() {
+            return None;
+        }
         let shares = 1 + usize::from(self.twin.is_some());
-        nanoseconds(items.started.wrapping_sub(self.began)) < QUICK_NS
-            && self.around.limit == InnerLimit::None
-            && !trace::is_on()
-            && self.spare.as_ref().is_some_and(|job| job.is_repeated_by(task, items, shares))
+        let how = self.spare.as_ref()?.is_repeated_by(task, items, shares)?;
+        (how == Repeat::Dealt || since < QUICK_NS).then_some(how)
     }
 
     /// Runs such a call, which began at `now`.
-    pub(super) fn repeat(mut self: Box<Self>, now: u64) -> Result<()> {
+    pub(super) fn repeat(mut self: Box<Self>, how: Repeat, now: u64) -> Result<()> {
         self.began = now;
-        let mut result = Ok(());
-        if let Some(job) = &self.spare {
-            let own = self.twin.take().unwrap_or_else(|| job.clone());
-            self.twin = job.repeat(own);
-            result = job.finish(&self.opened.name, Ok(()));
+        let Some(job) = &self.spare else { return Ok(()) };
+        let mut ran = Ok(());
+        match how {
+            Repeat::Alone => {
+                let own = self.twin.take().unwrap_or_else(|| job.clone());
+                self.twin = job.run_alone_again(own);
+            }
+            Repeat::Dealt => {
+                job.is_begun_again();
+                ran = self.opened.session.run(job);
+            }
         }
+        let result = job.finish(&self.opened.name, ran);
         self.put_back();
         result
     }

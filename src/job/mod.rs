@@ -16,6 +16,7 @@ mod outside;
 mod plan;
 mod progress;
 mod remote;
+mod repeat;
 mod run;
 mod seats;
 mod stream;
@@ -27,6 +28,7 @@ pub use elsewhere::{Ended, Loss, StopLine};
 pub use plan::{Items, Parent, Plan, Rules, Stream};
 pub use progress::{Progress, ProgressFn};
 pub use remote::Cargo;
+pub use repeat::Repeat;
 pub use run::{Seat, incomplete, set_text, take_text};
 pub use stream::Next;
 pub use task::{Outputs, Stay, Surroundings, Task};
@@ -38,8 +40,7 @@ use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;
-use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use stream::Watch;
@@ -79,8 +80,6 @@ pub struct Job {
     flags: AtomicU32,
     /// Whether somebody wants to know of each item.
     watched: bool,
-    /// Whether the thread that made the job has run the whole map alone, and may [repeat](Job::repeat) it.
-    may_repeat: AtomicBool,
     claims: Claims,
     /// What the timeline calls it.
     number: u64,
@@ -88,6 +87,8 @@ pub struct Job {
     begun: u64,
     /// Nanoseconds that the thread has made maps of this function, one soon after the other, since one was last shared for that.
     in_a_row: u64,
+    /// How the same map may be run once more without being made anew, as a [`Repeat`]; 0: not at all.
+    repeat: AtomicU8,
     tally: Tally,
     plan: Plan,
     clock: Clock,
@@ -121,7 +122,7 @@ impl Job {
             number: crate::trace::map_number(),
             begun: if plan.progress.is_some() { now() } else { 0 },
             watched: plan.is_watched(),
-            may_repeat: AtomicBool::new(false),
+            repeat: AtomicU8::new(0),
             in_a_row: 0,
             flags: AtomicU32::new(0),
             claims: Claims::new(plan.n_items, plan.n_jobs, plan.batch_size()),
@@ -159,20 +160,6 @@ impl Job {
         Ok(self)
     }
 
-    /// Whether the next call is a job's last map once more: one of two items, which its caller has run alone and without a failure. (With
-    /// more items the first tells whether the others had better be shared.) `shares` is how many references to the job the caller
-    /// has: all that there are.
-    pub fn is_repeated_by<T: Task>(self: &Arc<Self>, task: &T, items: &Items, shares: usize) -> bool {
-        let own: &dyn Any = &*self.plan.task;
-        self.may_repeat.load(Ordering::Relaxed)
-            && self.flags.load(Ordering::Relaxed) == 0
-            && Arc::strong_count(self) == shares
-            && items.n_items == self.n_items()
-            && items.progress.is_none()
-            && *items.rules == self.plan.rules
-            && own.downcast_ref::<T>().is_some_and(|own| own.is_same(task))
-    }
-
     /// Whether a thread may keep the job for its next call: it holds nothing that anybody waits to see freed, and what
     /// [`Job::begin_anew`] leaves alone was not used.
     pub fn may_be_kept(&self) -> bool {
@@ -183,11 +170,11 @@ impl Job {
 
     /// Puts back what a map has left. Kept jobs were not streamed, had no limit of time, and did not leave the process.
     fn begin_anew(&mut self) {
-        let Job { plan, number, begun, may_repeat, flags, claims, clock, tally, .. } = self;
+        let Job { plan, number, begun, repeat, flags, claims, clock, tally, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
         update(flags.get_mut(), 0);
-        update(may_repeat.get_mut(), false);
+        *repeat.get_mut() = 0;
         claims.renew(plan.n_items, plan.batch_size());
         tally.seats.renew();
         if plan.rules.timeout > 0.0 {

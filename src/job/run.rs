@@ -1,6 +1,6 @@
 //! Running a job's items on a thread that has a seat.
 
-use super::{Chunk, Ended, Job, MANY_NS, Stay, Stream, UNTIDY, callsite, now};
+use super::{Chunk, Ended, Job, MANY_NS, Repeat, Stay, Stream, UNTIDY, callsite, now};
 use crate::cpu::{nanoseconds, ticks};
 use crate::status::{Error, ItemFate, Status};
 use crate::trace::{self, What};
@@ -27,7 +27,7 @@ pub struct Seat<'j> {
 
 /// How a seat is held.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hold {
+pub(super) enum Hold {
     /// Its bit is taken.
     Taken,
     /// Its bit is taken, and nobody else is in the job, nor will be meanwhile: there is nobody to lock out.
@@ -43,7 +43,7 @@ impl Seat<'_> {
     }
 
     /// Puts back what was on the thread before, and gives back the job.
-    fn leave(&mut self) -> Option<Arc<Job>> {
+    pub(super) fn leave(&mut self) -> Option<Arc<Job>> {
         let stay = self.stay.take()?;
         if stay.is_nested {
             let outer = self.outer_text.take();
@@ -120,7 +120,7 @@ impl Job {
         self.sit_down(number, Hold::Taken, self.clone())
     }
 
-    fn sit_down(&self, number: usize, hold: Hold, own: Arc<Job>) -> Seat<'_> {
+    pub(super) fn sit_down(&self, number: usize, hold: Hold, own: Arc<Job>) -> Seat<'_> {
         let stay = self.plan.around.enter(own, number);
         let outer_text = if stay.is_nested { take_text() } else { None };
         Seat { job: self, number, done: Cell::new(0), outer_text, stay: Some(stay), hold }
@@ -180,7 +180,9 @@ impl Job {
             self.run_chunk(&seat, chunk);
             ran += chunk.end - chunk.begin;
             if self.claims.is_empty() {
-                self.may_repeat.store(self.n_items() <= 2, Ordering::Relaxed);
+                if self.n_items() <= 2 {
+                    self.may_be_repeated(Repeat::Alone);
+                }
                 return true;
             }
             let took = nanoseconds(ticks().saturating_sub(begin));
@@ -191,15 +193,6 @@ impl Job {
             next = ran.saturating_mul(8);
         }
         true
-    }
-
-    /// Runs the whole map once more, see [`Job::is_repeated_by`]. Nothing is claimed, since nobody else comes. `own` is this job, and comes
-    /// back.
-    pub fn repeat(&self, own: Arc<Job>) -> Option<Arc<Job>> {
-        self.tally.done.store(0, Ordering::Relaxed);
-        let mut seat = self.sit_down(0, Hold::Alone, own);
-        self.run_chunk(&seat, Chunk { begin: 0, end: self.n_items() });
-        seat.leave()
     }
 
     /// Whether each worker has one item, and nobody wants to know of it before the job is over: then items can be dealt.
@@ -221,15 +214,23 @@ impl Job {
     /// this job, and comes back: who has it counts, on a line of the cache that no two workers should write in turn.
     pub fn run_dealt(&self, number: usize, own: Arc<Job>) -> (bool, Option<Arc<Job>>) {
         let mut seat = self.sit_down(number, Hold::Dealt, own);
-        if !self.is_stopped() {
-            self.run_chunk(&seat, Chunk { begin: number, end: number + 1 });
-        }
-        (seat.done.get() == 1, seat.leave())
+        let succeeds = || {
+            let _timeline = self.chunk_span(&seat, Chunk { begin: number, end: number + 1 });
+            let code = self.plan.task.run(number);
+            if code != 0 {
+                self.item_returned(number, code, take_text());
+            }
+            self.tidy(&seat);
+            code == 0
+        };
+        let succeeded = !self.is_stopped() && succeeds();
+        (succeeded, seat.leave())
     }
 
-    /// The dealer takes note of what has been done.
+    /// The dealer takes note of what has been done. Nobody else does meanwhile: whoever claims, of what was not dealt, has left.
     pub fn take_back(&self, succeeded: bool) {
-        self.count_done(usize::from(succeeded));
+        let done = &self.tally.done;
+        done.store(done.load(Ordering::Relaxed) + usize::from(succeeded), Ordering::Relaxed);
     }
 
     /// Whether the thread has made maps of this function one soon after the other for so long that the next ones had better have
@@ -252,7 +253,7 @@ impl Job {
         }
     }
 
-    fn run_chunk(&self, seat: &Seat, chunk: Chunk) {
+    pub(super) fn run_chunk(&self, seat: &Seat, chunk: Chunk) {
         let _timeline = self.chunk_span(seat, chunk);
         let rest = if self.is_watched() { chunk } else { self.run_plain(seat, chunk) };
         if rest.begin < rest.end {

@@ -8,6 +8,13 @@ use super::pool;
 use crate::job::Job;
 use std::sync::Arc;
 
+/// Runs a job in which each worker has one item, of two items at least: None if no thread is awake, nothing has run then.
+pub(super) fn deal_all(job: &Arc<Job>) -> Option<Visits> {
+    let visits = deal(job, job.n_jobs())?;
+    job.was_dealt();
+    Some(visits)
+}
+
 /// Runs the first `items` items, two at least, of a job in which each worker has one: the last goes to a thread that is awake, and
 /// so on down to the first, which is the caller's. None if no thread is awake: nothing has run.
 pub(super) fn deal(job: &Arc<Job>, items: usize) -> Option<Visits> {

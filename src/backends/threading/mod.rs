@@ -68,7 +68,7 @@ impl Session for Open {
         let is_dealt = job.has_an_item_each();
         if is_dealt && expected.is_none_or(|nanoseconds| pool::help(nanoseconds, is_dealt) != Help::Useless) {
             self.take_effect(job);
-            if let Some(visits) = deal::deal(job, job.n_jobs()) {
+            if let Some(visits) = deal::deal_all(job) {
                 return end(job, visits);
             }
         }

@@ -34,18 +34,20 @@ const CHUNK: Duration = Duration::from_micros(50);
 const GIVE_WAY: Duration = Duration::from_micros(4);
 /// Giving way took longer than this: somebody else ran.
 const CROWDED: Duration = Duration::from_micros(20);
-/// Looks between two readings of the clock.
-const LOOKS: u32 = 32;
 
 /// One thread's habit.
 pub(super) struct Spin {
     gaps: Gaps,
+    /// Whether the thread has looked at the clock since it became idle. Where calls come back to back it never does: it would not be
+    /// ready in time for the next.
+    is_timed: bool,
+    /// How often work has come before it did, since it last had a gap to learn of.
+    at_once: u32,
     idle_since: Instant,
     /// When it last looked at the clock since then.
     looked: Instant,
-    /// Whether work has ended that time. What there is to learn of it is learned once the work is done: who is waiting for it
-    /// should not wait for that.
-    over: bool,
+    /// The last gap, of which nothing has been learned yet.
+    gap: Option<Duration>,
     /// When an alarm has rung since then.
     rang: Option<Instant>,
     /// Whether it has parked, and nothing but a wake-up has ended that.
@@ -55,45 +57,65 @@ pub(super) struct Spin {
 impl Spin {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Spin { gaps: Gaps::new(), idle_since: now, looked: now, over: false, rang: None, slept: false }
+        Spin {
+            gaps: Gaps::new(),
+            is_timed: false,
+            at_once: 0,
+            idle_since: now,
+            looked: now,
+            gap: None,
+            rang: None,
+            slept: false,
+        }
     }
 
     /// The thread has become idle.
     pub(super) fn begin(&mut self) {
-        if self.over {
-            let gap = self.looked.saturating_duration_since(self.idle_since);
-            // The time of a wake-up is none of the gap's.
-            self.gaps.learn(if self.slept { gap.saturating_sub(LEAST) } else { gap });
-        }
-        self.idle_since = Instant::now();
-        self.looked = self.idle_since;
-        (self.over, self.rang, self.slept) = (false, None, false);
+        (self.is_timed, self.rang, self.slept) = (false, None, false);
     }
 
     /// There is work.
     pub(super) fn end(&mut self) {
-        self.over = true;
-        // Who was awake has looked at the clock a microsecond or two ago.
-        if self.slept {
-            self.looked = Instant::now();
+        if !self.is_timed {
+            self.at_once = self.at_once.saturating_add(1);
+            return;
         }
+        // Who was awake has looked at the clock a microsecond or two ago. The time of a wake-up is none of the gap's.
+        let end = if self.slept { Instant::now() - LEAST } else { self.looked };
+        self.gap = Some(end.saturating_duration_since(self.idle_since));
     }
 
     /// Spins until `found`; false when it is time to sleep, which it never is while `stay_awake` holds.
     pub(super) fn wait(&mut self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
         let asked = params::spin();
+        if asked.is_some_and(|asked| asked.is_zero()) && !stay_awake() {
+            return false;
+        }
+        if !self.is_timed {
+            if look_often(&found) {
+                return true;
+            }
+            self.learn();
+        }
         let (since, budget) = match (asked, self.rang) {
             (Some(asked), _) => (self.idle_since, asked),
             (None, Some(rang)) => (rang, self.gaps.window()),
             (None, None) => (self.idle_since, self.gaps.budget()),
         };
-        if budget.is_zero() && !stay_awake() {
-            return false;
-        }
         let mut vigil = Vigil { since, budget, defers: asked.is_none(), looked: self.looked };
         let found = vigil.keep(found, stay_awake);
         self.looked = vigil.looked;
         found
+    }
+
+    /// The thread is idle from now on, and has time to think of how it came to be.
+    fn learn(&mut self) {
+        self.gap.take().into_iter().for_each(|gap| self.gaps.learn(gap));
+        // After eight there is a tenth left of what was known before.
+        (0..self.at_once.min(8)).for_each(|_| self.gaps.learn(Duration::ZERO));
+        self.idle_since = Instant::now();
+        self.looked = self.idle_since;
+        (self.is_timed, self.at_once) = (true, 0);
     }
 
     /// The thread parks. After this long it had better be awake, since the next call is near.
@@ -164,6 +186,18 @@ pub(super) fn wait_for_a_chunk(found: impl Fn() -> bool) -> bool {
     Vigil { since: now, budget, defers: true, looked: now }.keep(found, || false)
 }
 
+/// Looks for as long as two readings of the clock lie apart.
+fn look_often(found: impl Fn() -> bool) -> bool {
+    const LOOKS: u32 = if cfg!(loom) { 0 } else { 32 };
+    (0..LOOKS).any(|_| {
+        let found = found();
+        if !found {
+            std::hint::spin_loop();
+        }
+        found
+    })
+}
+
 /// One time of waiting awake.
 struct Vigil {
     since: Instant,
@@ -186,11 +220,8 @@ impl Vigil {
         }
         let mut gave_way = Duration::ZERO;
         loop {
-            for _ in 0..LOOKS {
-                if found() {
-                    return true;
-                }
-                std::hint::spin_loop();
+            if look_often(&found) {
+                return true;
             }
             self.looked = Instant::now();
             let awake = self.looked.saturating_duration_since(self.since);

@@ -49,11 +49,11 @@ pub(in crate::backends::threading) fn hand<P: Lender, T: Send + Sync>(
     body();
     let end = hand.close();
     drop(hand);
-    let said = lent.errand.said();
     match end {
         End::Back => Handed::Back(ManuallyDrop::into_inner(lent.work.own)),
         End::Abandoned => Handed::Abandoned,
         End::Left => {
+            let said = lent.errand.said();
             if said & GIVEN_BACK != 0 {
                 drop(ManuallyDrop::into_inner(lent.work.own));
             }

@@ -117,7 +117,7 @@ impl Errand {
             // Taken before leaving: afterwards the errand may be gone.
             let last = seen as u32 == PARKED - 1;
             let caller = if last { self.caller.get().cloned() } else { None };
-            let now = seen + 1 | u64::from(say) << SAID;
+            let now = (seen + 1) | (u64::from(say) << SAID);
             match self.left.compare_exchange_weak(seen, now, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return caller.iter().for_each(Thread::unpark),
                 Err(now) => seen = now,
