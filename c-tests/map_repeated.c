@@ -13,6 +13,8 @@ typedef struct trial {
     const char *says;
     pb_context *captured;
     int scope, text, capture;
+    /* Whether the items look at their level and their rounding. */
+    int expects, level, mode;
 } trial;
 
 enum { NONE = 99 };
@@ -27,6 +29,10 @@ static int32_t item(void *ctx, size_t index, const void *input, void *output) {
     atomic_fetch_add(&t->ran, 1);
     if (output != NULL)
         *(int *)output = *(const int *)input + 1;
+    if (t->expects) {
+        CHECK_INT(t->level, pb_nesting_level());
+        CHECK_INT(t->mode, fegetround());
+    }
     if (t->text)
         CHECK_OK(pb_task_fail("not so bad after all"));
     if (t->capture && index == 0)
@@ -118,6 +124,13 @@ TEST(options_of_one_map_are_not_those_of_the_next) {
         CHECK_INT(5, statuses[0]);
         CHECK_INT(0, statuses[1]);
         t.failing = NONE;
+        warm_up(&t);
+        options.statuses = NULL;
+        t.failing = 0;
+        t.ran = 0;
+        CHECK_STATUS(pb_parallel_map(item, &t, 2, NULL, 0, NULL, 0, &options), PB_ERR_TASK_FAILED);
+        CHECK_INT(2, t.ran);
+        t.failing = NONE;
         t.ran = 0;
         CHECK_OK(pb_parallel_map(item, &t, 1, NULL, 0, NULL, 0, NULL));
         CHECK_INT(1, t.ran);
@@ -125,30 +138,26 @@ TEST(options_of_one_map_are_not_those_of_the_next) {
     close_scope(scope);
 }
 
-static int32_t where(void *ctx, size_t index, const void *input, void *output) {
-    (void)index, (void)input, (void)output;
-    const int *expected = ctx;
-    CHECK_INT(expected[0], pb_nesting_level());
-    CHECK_INT(expected[1], fegetround());
-    return 0;
-}
-
-static void see(int level, int mode) {
-    int expected[2] = {level, mode};
-    CHECK_INT(0, fesetround(mode));
-    for (int turn = 0; turn < 50; turn++)
-        CHECK_OK(pb_parallel_map(where, expected, 2, NULL, 0, NULL, 0, NULL));
-    CHECK_INT(0, fesetround(FE_TONEAREST));
-}
-
 TEST(scopes_and_rounding_that_change_are_noticed) {
     const pb_scope outer = open_scope("threading", 2);
-    for (int round = 0; round < 20; round++) {
-        see(1, FE_TONEAREST);
+    trial t = quiet();
+    for (int round = 0; round < 50; round++) {
+        warm_up(&t);
         const pb_scope inner = open_scope("sequential", 1);
-        see(0, FE_TONEAREST);
+        t.expects = 1;
+        t.mode = FE_TONEAREST;
+        t.level = 0;
+        CHECK_OK(two(&t));
         close_scope(inner);
-        see(1, round % 2 ? FE_UPWARD : FE_TOWARDZERO);
+        t.expects = 0;
+        warm_up(&t);
+        t.expects = 1;
+        t.level = 1;
+        t.mode = round % 2 ? FE_UPWARD : FE_TOWARDZERO;
+        CHECK_INT(0, fesetround(t.mode));
+        CHECK_OK(two(&t));
+        CHECK_INT(0, fesetround(FE_TONEAREST));
+        t.expects = 0;
     }
     close_scope(outer);
 }
@@ -170,8 +179,9 @@ TEST(a_variable_that_is_set_is_noticed) {
         CHECK_STATUS(broken_environment(), PB_ERR_INVALID_ARGUMENT);
         CHECK_TEXT("PB_INNER_MAX_NUM_THREADS");
     }
-    /* With one of the library's there already, the next is not the last of the list. */
+    /* Neither a variable that is there already nor the last of the list. */
     CHECK_INT(0, setenv("PB_INNER_MAX_NUM_THREADS", "1", 1));
+    CHECK_INT(0, setenv("THE_LAST_OF_THE_LIST", "1", 1));
     for (int round = 0; round < 50; round++) {
         trial t = quiet();
         CHECK_INT(0, setenv("PB_INNER_MAX_NUM_THREADS", "1", 1));
@@ -191,7 +201,10 @@ TEST(a_context_that_a_task_has_captured_outlives_its_map) {
         t.capture = 1;
         CHECK_OK(two(&t));
         t.capture = 0;
-        warm_up(&t);
+        /* What becomes of a later map is nothing to one that is over. */
+        t.failing = 0;
+        CHECK_STATUS(two(&t), PB_ERR_TASK_FAILED);
+        t.failing = NONE;
         pb_scope attached;
         CHECK_OK(pb_context_attach(t.captured, &attached));
         CHECK_INT(1, pb_nesting_level());
