@@ -96,7 +96,8 @@ impl<T> ScopeStack<T> {
         self.open.len()
     }
 
-    /// The token of the innermost scope; 0 where none is open. Two equal readings on one thread, none of them inside an unnamed scope, mean the same open scopes.
+    /// The token of the innermost scope; 0 where none is open. Two equal readings on one thread mean the same open scopes, unless that
+    /// one is unnamed.
     pub fn top(&self) -> Token {
         self.open.last().map_or(0, |(token, _)| *token)
     }

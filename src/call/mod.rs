@@ -263,12 +263,14 @@ impl Call {
 pub fn run<T: Task>(task: T, request: &Request) -> Result<()> {
     trace::heed_environment()?;
     let started = ticks();
-    let last = Warm::last(request, started);
-    let repeat = last.as_ref().and_then(|last| last.is_repeated_by(&task, &items(request, last, started)));
-    let last = match (last, repeat) {
-        (Some(last), Some(how)) => return last.repeat(how, started),
-        (last, _) => last,
-    };
+    let mut last = Warm::last(request, started);
+    if let Some(choice) = last.take() {
+        let items = items(request, &choice, started);
+        match choice.repeat(&task, &items) {
+            Ok(result) => return result,
+            Err(choice) => last = Some(choice),
+        }
+    }
     let call = prepare(task, request, started, last)?;
     let ran = call.run();
     let result = call.job.finish(&call.choice.opened.name, ran);

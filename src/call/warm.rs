@@ -41,7 +41,9 @@ impl Key {
     /// For a call on this thread that began at `now`. None where a choice cannot be kept: with libraries to limit each call counts
     /// CPUs.
     pub(super) fn here(request: &Request, now: u64) -> Option<Key> {
-        limits::nothing_to_limit().then_some(())?;
+        if !limits::nothing_to_limit() {
+            return None;
+        }
         Some(Key {
             version: context::Version::here()?,
             float: FloatMode::here(),
@@ -87,8 +89,8 @@ pub(super) struct Warm {
 /// A call that began so short a time before the next one was less than what handing over costs (`backends/threading`): if its
 /// caller has run it alone, the same call is run likewise, and not even timed.
 const QUICK_NS: u64 = 1_500;
-/// Where it was dealt, it is less than the time for which helpers stay awake.
-const SOON_NS: u64 = 20_000;
+/// Where it was dealt: helpers stay awake for as long (`backends/threading/spin.rs`).
+const AWAKE_NS: u64 = 20_000;
 
 impl Warm {
     /// What the last call on this thread chose, if a call like this one would choose the same. It began at `now`.
@@ -104,21 +106,14 @@ impl Warm {
         fresh && self.key.as_mut().is_some_and(|key| key.holds(request, now))
     }
 
-    /// Whether a call is the last one once more, and how it is repeated.
-    pub(super) fn is_repeated_by<T: Task>(&self, task: &T, items: &Items) -> Option<Repeat> {
-        let since = nanoseconds(items.started.wrapping_sub(self.began));
-        if since >= SOON_NS || self.around.limit != InnerLimit::None || trace::is_on() {
-            return None;
-        }
-        let shares = 1 + usize::from(self.twin.is_some());
-        let how = self.spare.as_ref()?.is_repeated_by(task, items, shares)?;
-        (how == Repeat::Dealt || since < QUICK_NS).then_some(how)
-    }
-
-    /// Runs such a call, which began at `now`.
-    pub(super) fn repeat(mut self: Box<Self>, how: Repeat, now: u64) -> Result<()> {
-        self.began = now;
-        let Some(job) = &self.spare else { return Ok(()) };
+    /// Runs a call that is the last one once more; gives back what that one chose where it is another.
+    pub(super) fn repeat<T: Task>(
+        mut self: Box<Self>,
+        task: &T,
+        items: &Items,
+    ) -> std::result::Result<Result<()>, Box<Warm>> {
+        let Some((job, how)) = self.repeated_by(task, items) else { return Err(self) };
+        self.began = items.started;
         let mut ran = Ok(());
         match how {
             Repeat::Alone => {
@@ -126,13 +121,28 @@ impl Warm {
                 self.twin = job.run_alone_again(own);
             }
             Repeat::Dealt => {
-                job.is_begun_again();
-                ran = self.opened.session.run(job);
+                job.begin_again();
+                ran = self.opened.session.run(&job);
             }
         }
         let result = job.finish(&self.opened.name, ran);
+        self.spare = Some(job);
         self.put_back();
-        result
+        Ok(result)
+    }
+
+    /// The last call's job, if this call may repeat it, and how.
+    fn repeated_by<T: Task>(&mut self, task: &T, items: &Items) -> Option<(Arc<Job>, Repeat)> {
+        let since = nanoseconds(items.started.wrapping_sub(self.began));
+        if since >= AWAKE_NS || self.around.limit != InnerLimit::None || trace::is_on() {
+            return None;
+        }
+        let shares = 1 + usize::from(self.twin.is_some());
+        let how = self.spare.as_ref()?.is_repeated_by(task, items, shares)?;
+        if how == Repeat::Alone && since >= QUICK_NS {
+            return None;
+        }
+        Some((self.spare.take()?, how))
     }
 
     /// Keeps the choice, with a job that is over.

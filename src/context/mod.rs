@@ -118,6 +118,8 @@ thread_local! {
     static STACK: RefCell<ScopeStack<Frame>> = const { RefCell::new(ScopeStack::new()) };
 }
 
+/// In every call, so that what `f` puts on the stack is not copied on the way.
+#[inline(always)]
 fn with_stack<R>(f: impl FnOnce(&mut ScopeStack<Frame>) -> R) -> Result<R> {
     STACK
         .try_with(|stack| f(&mut stack.borrow_mut()))
@@ -217,11 +219,7 @@ impl Version {
     pub fn holds(&self, lately: bool) -> bool {
         innermost() == Some(self.scope)
             && defaults::changes() == self.defaults
-            && if lately {
-                self.environment.is_same_at_a_glance() || self.environment.is_same()
-            } else {
-                self.environment.is_same()
-            }
+            && (lately && self.environment.is_same_at_a_glance() || self.environment.is_same())
     }
 }
 

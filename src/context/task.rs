@@ -86,7 +86,7 @@ pub struct TaskFrame {
     seat: usize,
     /// Thread-limit scopes that were open on this thread before the worker entered.
     limit_scopes: usize,
-    /// The worker's own limit.
+    /// The worker's own limit; most have none, and a frame is copied when it is opened and closed.
     limit: Option<Box<ThreadLimit>>,
     /// The thread's floating-point mode before the worker entered.
     float: FloatMode,
@@ -125,8 +125,7 @@ impl Surroundings for TaskSurroundings {
         if float != self.float {
             self.float.set();
         }
-        let entered = STACK.try_with(|stack| {
-            let mut stack = stack.borrow_mut();
+        let entered = with_stack(|stack| {
             let scopes = stack.len();
             if scopes == 0 {
                 self.pin(seat);

@@ -2,13 +2,13 @@
 
 /// The environment as it was when somebody looked. `setenv`, `putenv` and `unsetenv` are noticed; what a program changes inside
 /// a text that it has passed to `putenv` is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Environment {
     /// The address of the list, and how many texts it has.
     list: usize,
     texts: usize,
-    /// The address of the last text; 0 if there is none.
-    last: usize,
+    /// The addresses of the first and the last text; 0 if there is none.
+    ends: (usize, usize),
     /// The sum of the addresses of all texts: `setenv` gives every new text an address of its own.
     sum: usize,
     /// Whether a variable of this library is set.
@@ -28,7 +28,7 @@ impl Environment {
         Some(Environment {
             list: list.addr(),
             texts: texts.clone().count(),
-            last: texts.clone().last().map_or(0, |text| text.addr()),
+            ends: (address(texts.clone().next()), address(texts.clone().last())),
             sum: sum(list),
             has_ours: texts.clone().any(is_ours),
         })
@@ -50,7 +50,8 @@ impl Environment {
         // its place takes longer than that.
         unsafe {
             let end = list.add(self.texts);
-            (*end).is_null() && (self.texts == 0 || (*end.sub(1)).addr() == self.last)
+            let ends = || (address(Some(*list)), address(Some(*end.sub(1))));
+            (*end).is_null() && (self.texts == 0 || ends() == self.ends)
         }
     }
 }
@@ -62,6 +63,11 @@ fn list() -> *const Text {
     }
     // SAFETY: as `getenv` does: a program that changes the environment while other threads read it has itself to blame.
     unsafe { environ }
+}
+
+#[cfg(target_os = "linux")]
+fn address(text: Option<Text>) -> usize {
+    text.map_or(0, |text| text.addr())
 }
 
 /// The texts of a list, which is the environment's.

@@ -15,7 +15,7 @@ pub enum Repeat {
     /// By its caller alone ([`Job::run_alone_again`]): it has two items, and was run so. (With more items the first tells whether the
     /// others had better be shared.)
     Alone = 1,
-    /// As any map ([`Job::is_begun_again`]): its items were dealt, all of them.
+    /// As any map ([`Job::begin_again`]): its items were dealt, all of them.
     Dealt = 2,
 }
 
@@ -35,22 +35,19 @@ impl Job {
             && items.progress.is_none()
             && *items.rules == self.plan.rules
             && own.downcast_ref::<T>().is_some_and(|own| own.is_same(task));
-        match self.repeat.load(Ordering::Relaxed) {
-            1 if is_same => Some(Repeat::Alone),
-            2 if is_same => Some(Repeat::Dealt),
-            _ => None,
-        }
+        let kept = self.repeat.load(Ordering::Relaxed);
+        [Repeat::Alone, Repeat::Dealt].into_iter().find(|how| is_same && *how as u8 == kept)
     }
 
     /// By the caller, at the end of a map that went so.
-    pub(super) fn may_be_repeated(&self, how: Repeat) {
+    pub(super) fn went(&self, how: Repeat) {
         self.repeat.store(how as u8, Ordering::Relaxed);
     }
 
     /// The items were dealt: all of them, unless somebody has claimed what was left.
     pub fn was_dealt(&self) {
         if !self.claims.is_empty() {
-            self.may_be_repeated(Repeat::Dealt);
+            self.went(Repeat::Dealt);
         }
     }
 
@@ -63,7 +60,7 @@ impl Job {
     }
 
     /// Makes the job ready for the same map.
-    pub fn is_begun_again(&self) {
+    pub fn begin_again(&self) {
         self.repeat.store(0, Ordering::Relaxed);
         self.tally.done.store(0, Ordering::Relaxed);
     }

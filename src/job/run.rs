@@ -181,7 +181,7 @@ impl Job {
             ran += chunk.end - chunk.begin;
             if self.claims.is_empty() {
                 if self.n_items() <= 2 {
-                    self.may_be_repeated(Repeat::Alone);
+                    self.went(Repeat::Alone);
                 }
                 return true;
             }

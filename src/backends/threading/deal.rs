@@ -17,7 +17,7 @@ pub(super) fn deal_all(job: &Arc<Job>) -> Option<Visits> {
 
 /// Runs the first `items` items, two at least, of a job in which each worker has one: the last goes to a thread that is awake, and
 /// so on down to the first, which is the caller's. None if no thread is awake: nothing has run.
-pub(super) fn deal(job: &Arc<Job>, items: usize) -> Option<Visits> {
+fn deal(job: &Arc<Job>, items: usize) -> Option<Visits> {
     let (last, shared) = (items - 1, &**job);
     let mut others = Visits::None;
     let run = move |own| shared.run_dealt(last, own);
