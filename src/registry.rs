@@ -77,7 +77,7 @@ pub fn names() -> Vec<Arc<str>> {
 
 /// The names of this project that cannot be used here, with the reason. Loads its plugins.
 pub fn unavailable() -> Vec<(&'static str, String)> {
-    let plugins = PLUGINS.iter().filter_map(|name| Some((*name, check(name).err()?.message)));
+    let plugins = PLUGINS.iter().filter_map(|name| Some((*name, check(name).err()?.message.clone())));
     let mut missing: Vec<_> = plugins.collect();
     let names = lock();
     let elsewhere = FOR_LINUX.iter().filter(|name| !names.contains_key(**name));

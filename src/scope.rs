@@ -146,7 +146,7 @@ mod tests {
         let mut stack = ScopeStack::default();
         let outer = stack.push("outer");
         let inner = stack.push("inner");
-        let text = |result: Result<&str>| result.unwrap_err().message;
+        let text = |result: Result<&str>| result.unwrap_err().message.clone();
         assert!(text(stack.pop(outer, 0, "backend")).contains("out of order: 1 inner"));
         assert!(text(stack.pop(0, 0, "backend")).contains("0 is never"));
         assert_eq!(stack.pop(inner, 0, "backend").unwrap(), "inner");

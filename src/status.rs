@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 /// The result of everything inside the library that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,9 +60,13 @@ impl Status {
     }
 }
 
-/// A failure: its status, a text that says what was wrong and what to do, and the item it concerns, if any.
+/// A failure. One word, so that a success is not larger: every call returns some.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Facts>);
+
+/// What an [`Error`] says: its status, a text that says what was wrong and what to do, and the item it concerns, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
     /// The status that the C call returns.
     pub status: Status,
     /// For people: what was wrong, and what to do about it.
@@ -94,7 +99,7 @@ impl Default for ItemFate {
 impl Error {
     /// An error that concerns no item.
     pub fn new(status: Status, message: impl Into<String>) -> Self {
-        Error { status, message: message.into(), item: ItemFate::default() }
+        Error(Box::new(Facts { status, message: message.into(), item: ItemFate::default() }))
     }
 
     /// The caller passed something that cannot be used.
@@ -106,6 +111,32 @@ impl Error {
     pub fn at(mut self, item: ItemFate) -> Self {
         self.item = item;
         self
+    }
+
+    /// The same error with another status.
+    pub fn with_status(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The same error in other words, made of its own.
+    pub fn in_words(mut self, words: impl FnOnce(&str) -> String) -> Self {
+        self.message = words(&self.message);
+        self
+    }
+}
+
+impl Deref for Error {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Facts {
+        &mut self.0
     }
 }
 

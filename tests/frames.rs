@@ -57,7 +57,7 @@ fn words(bytes: &[u8]) -> (Vec<(u64, Word)>, Option<parallel_backend::status::Er
 }
 
 fn error_of(bytes: &[u8]) -> String {
-    words(bytes).1.map_or_else(|| "no error".to_owned(), |error| error.message)
+    words(bytes).1.map_or_else(|| "no error".to_owned(), |error| error.message.clone())
 }
 
 #[test]

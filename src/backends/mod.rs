@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn params_name_what_is_wrong_with_them() {
         assert_eq!(parse_params("b", Some("x=1; y = 2;"), &["x", "y"]).unwrap(), [("x", "1"), ("y", "2")]);
-        let text = |params| parse_params("b", Some(params), &["x"]).unwrap_err().message;
+        let text = |params| parse_params("b", Some(params), &["x"]).unwrap_err().message.clone();
         assert!(text("x").contains("'x' is not key=value"));
         assert!(text("z=1").contains("no parameter 'z'; it knows: x"));
         assert!(parse_params("b", Some("z=1"), &[]).unwrap_err().message.contains("takes no parameters"));

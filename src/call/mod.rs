@@ -27,6 +27,7 @@ pub struct Wishes {
 }
 
 /// A map call as the caller made it, but for its task.
+#[derive(Default)]
 pub struct Request {
     /// How many items there are.
     pub n_items: usize,
@@ -212,7 +213,8 @@ fn resolve(task: &dyn Task, request: &Request, key: Option<Key>) -> Result<(Box<
     Ok((Box::new(choice), snapshot.place.parent))
 }
 
-fn prepare<T: Task>(mut task: T, request: &Request, started: u64, last: Option<Box<Warm>>) -> Result<Call> {
+fn prepare<T: Task>(mut task: T, begun: Begun) -> Result<Call> {
+    let Begun { request, started, last } = begun;
     let (mut choice, parent) = match last {
         Some(choice) => (choice, None),
         None => resolve(&task, request, Key::here(request, started))?,
@@ -259,30 +261,55 @@ impl Call {
     }
 }
 
-/// Runs a map to its end.
-pub fn run<T: Task>(task: T, request: &Request) -> Result<()> {
+/// A call that has begun, but for its task.
+pub struct Begun<'r> {
+    request: &'r Request,
+    /// When, by [`ticks`].
+    started: u64,
+    last: Option<Box<Warm>>,
+}
+
+/// Begins a call on this thread.
+#[inline]
+pub fn begin(request: &Request) -> Result<Begun<'_>> {
     trace::heed_environment()?;
     let started = ticks();
-    let mut last = Warm::last(request, started);
-    if let Some(choice) = last.take() {
-        let items = items(request, &choice, started);
-        match choice.repeat(&task, &items) {
-            Ok(result) => return result,
-            Err(choice) => last = Some(choice),
+    Ok(Begun { request, started, last: Warm::last(request, started) })
+}
+
+impl Begun<'_> {
+    /// Runs the call if it is this thread's last one once more; `is_same` says whether that one's task would be this one's.
+    #[inline]
+    pub fn repeat<T: Task>(&mut self, is_same: impl FnOnce(&T) -> bool) -> Option<Result<()>> {
+        let last = self.last.take()?;
+        let items = items(self.request, &last, self.started);
+        match last.repeat(&items, is_same) {
+            Ok(result) => Some(result),
+            Err(last) => {
+                self.last = Some(last);
+                None
+            }
         }
     }
-    let call = prepare(task, request, started, last)?;
-    let ran = call.run();
-    let result = call.job.finish(&call.choice.opened.name, ran);
-    call.choice.keep(call.job);
-    result
+
+    /// Runs the call to its end.
+    pub fn run<T: Task>(self, task: T) -> Result<()> {
+        let call = prepare(task, self)?;
+        let ran = call.run();
+        let result = call.job.finish(&call.choice.opened.name, ran);
+        call.choice.keep(call.job);
+        result
+    }
+}
+
+/// Runs a map to its end.
+pub fn run<T: Task>(task: T, request: &Request) -> Result<()> {
+    begin(request)?.run(task)
 }
 
 /// Starts a map on a thread of the pool.
 pub fn submit<T: Task>(task: T, request: &Request) -> Result<Arc<Job>> {
-    trace::heed_environment()?;
-    let started = ticks();
-    let call = prepare(task, request, started, Warm::last(request, started))?;
+    let call = prepare(task, begin(request)?)?;
     let job = call.job.clone();
     job.set_driver(move || call.drive());
     let started = job.clone();

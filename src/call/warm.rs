@@ -109,10 +109,10 @@ impl Warm {
     /// Runs a call that is the last one once more; gives back what that one chose where it is another.
     pub(super) fn repeat<T: Task>(
         mut self: Box<Self>,
-        task: &T,
         items: &Items,
+        is_same: impl FnOnce(&T) -> bool,
     ) -> std::result::Result<Result<()>, Box<Warm>> {
-        let Some((job, how)) = self.repeated_by(task, items) else { return Err(self) };
+        let Some((job, how)) = self.repeated_by(items, is_same) else { return Err(self) };
         self.began = items.started;
         let mut ran = Ok(());
         match how {
@@ -132,13 +132,17 @@ impl Warm {
     }
 
     /// The last call's job, if this call may repeat it, and how.
-    fn repeated_by<T: Task>(&mut self, task: &T, items: &Items) -> Option<(Arc<Job>, Repeat)> {
+    fn repeated_by<T: Task>(
+        &mut self,
+        items: &Items,
+        is_same: impl FnOnce(&T) -> bool,
+    ) -> Option<(Arc<Job>, Repeat)> {
         let since = nanoseconds(items.started.wrapping_sub(self.began));
         if since >= AWAKE_NS || self.around.limit != InnerLimit::None || trace::is_on() {
             return None;
         }
         let shares = 1 + usize::from(self.twin.is_some());
-        let how = self.spare.as_ref()?.is_repeated_by(task, items, shares)?;
+        let how = self.spare.as_ref()?.is_repeated_by(items, shares, is_same)?;
         if how == Repeat::Alone && since >= QUICK_NS {
             return None;
         }

@@ -93,10 +93,8 @@ fn text(name: &str) -> Option<String> {
 
 fn backend() -> Result<Option<Chosen>> {
     let Some(name) = text(BACKEND) else { return Ok(None) };
-    registry::check(&name).map_err(|error| Error {
-        message: format!("the environment variable {BACKEND}: {}", error.message),
-        ..error
-    })?;
+    registry::check(&name)
+        .map_err(|error| error.in_words(|said| format!("the environment variable {BACKEND}: {said}")))?;
     Ok(Some(Chosen::Named(name.into())))
 }
 

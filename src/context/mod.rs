@@ -216,6 +216,7 @@ impl Version {
     }
 
     /// Whether it is in force on this thread, on which it was made. `lately`: whether it was a moment ago.
+    #[inline]
     pub fn holds(&self, lately: bool) -> bool {
         innermost() == Some(self.scope)
             && defaults::changes() == self.defaults

@@ -125,7 +125,7 @@ impl Surroundings for TaskSurroundings {
         if float != self.float {
             self.float.set();
         }
-        let entered = with_stack(|stack| {
+        let entered = with_stack(move |stack| {
             let scopes = stack.len();
             if scopes == 0 {
                 self.pin(seat);
@@ -150,11 +150,11 @@ impl Surroundings for TaskSurroundings {
 
     fn leave(&self, stay: Stay) -> Option<Arc<Job>> {
         // Usually there is nothing above the task's own frame. It is dropped after the stack is free again.
-        let pop = || with_stack(|stack| stack.pop_only(stay.scopes)).ok().flatten();
-        let own = pop().or_else(|| {
+        let mut own = with_stack(|stack| stack.pop_only(stay.scopes)).ok().flatten();
+        if own.is_none() {
             self.tidy(stay);
-            pop()
-        });
+            own = with_stack(|stack| stack.pop_only(stay.scopes)).ok().flatten();
+        }
         let Some(Frame::Task(TaskFrame { job, limit, float, .. })) = own else { return None };
         drop(limit);
         float.set();

@@ -242,8 +242,8 @@ impl Task for BytesTask {
             for (index, result) in results {
                 let span = result.map_or(Ok(Span::default()), |bytes| keep(&mut output.arena, bytes));
                 self.0.set_span(index, *span.as_ref().unwrap_or(&Span::default()));
-                if let Err(Error { message, .. }) = span {
-                    let message = format!("the result of item {index} cannot be kept: {message}");
+                if let Err(error) = span {
+                    let message = format!("the result of item {index} cannot be kept: {}", error.message);
                     let _ = self.0.missing.set(Error::new(Status::ERR_OUT_OF_MEMORY, message));
                 }
             }

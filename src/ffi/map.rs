@@ -2,7 +2,7 @@
 
 use super::abi::{self, Tail, writable};
 use super::guard::guard;
-use super::task::{Arrays, CTask};
+use super::task::{CTask, Elements};
 use crate::call::{self, Request, Wishes};
 use crate::job::{Job as pb_job, Progress, Rules, Stream};
 use crate::status::{Error, Result, pb_status};
@@ -120,13 +120,20 @@ pub unsafe extern "C" fn pb_parallel_map(
     options: *const pb_map_options,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
-        let mut own = None;
-        // SAFETY: the caller promised options with their size set, or NULL.
-        let options = unsafe { read_options(options, &mut own) }?;
+        let (needs, request) = if options.is_null() {
+            (Elements::NONE, Request { n_items, ..Request::default() })
+        } else {
+            // SAFETY: the caller promised options with their size set.
+            unsafe { read_request(n_items, options, false) }?
+        };
+        let elements = Elements { call: r#fn, ctx, inputs, input_size, outputs, output_size, ..needs };
+        let mut call = call::begin(&request)?;
+        // In a loop there is nothing to check twice, and no task to make.
+        if let Some(result) = call.repeat(|last: &CTask| last.is_of(&elements)) {
+            return result;
+        }
         // SAFETY: the caller promised what the header asks for, until this call returns.
-        let task = unsafe { elements(r#fn, n_items, arrays, options) }?;
-        call::run(task, &request(n_items, options, false))
+        call.run(unsafe { CTask::new(n_items, elements) }?)
     })
 }
 
@@ -150,40 +157,39 @@ pub unsafe extern "C" fn pb_submit_map(
     job: *mut *mut pb_job,
 ) -> pb_status {
     guard(|| {
-        let arrays = Arrays { ctx, inputs, input_size, outputs, output_size, ..Arrays::NONE };
         writable(job, "job")?;
-        let mut own = None;
         // SAFETY: the caller promised options with their size set, or NULL.
-        let options = unsafe { read_options(options, &mut own) }?;
+        let (needs, request) = unsafe { read_request(n_items, options, true) }?;
+        let elements = Elements { call: r#fn, ctx, inputs, input_size, outputs, output_size, ..needs };
         // SAFETY: the caller promised what the header asks for, until the job is over.
-        let task = unsafe { elements(r#fn, n_items, arrays, options) }?;
-        let submitted = call::submit(task, &request(n_items, options, true))?;
+        let task = unsafe { CTask::new(n_items, elements) }?;
+        let submitted = call::submit(task, &request)?;
         // SAFETY: checked not NULL, and the caller promised that it is writable.
         unsafe { *job = Arc::into_raw(submitted).cast_mut() };
         Ok(())
     })
 }
 
-/// Checks a call's arguments and makes a task of them.
+/// What a call's options say of its elements, and of how they are run.
 ///
 /// # Safety
-/// As `pb_parallel_map`; the options were checked.
-#[inline(always)]
-unsafe fn elements(
-    call: pb_task_fn,
+/// As [`read_options`]; the task's name outlives the result.
+#[inline(never)]
+unsafe fn read_request<'a>(
     n_items: usize,
-    arrays: Arrays,
-    options: &pb_map_options,
-) -> Result<CTask> {
+    options: *const pb_map_options,
+    submitted: bool,
+) -> Result<(Elements<'a>, Request)> {
+    let mut own = None;
+    // SAFETY: the caller promised options with their size set, or NULL.
+    let options = unsafe { read_options(options, &mut own) }?;
     // SAFETY: the caller promised a text, or NULL.
-    let name = unsafe { abi::text(options.task, "task") }?.map(str::to_owned);
-    let arrays = Arrays { ctx_size: options.ctx_size, statuses: options.statuses, ..arrays };
-    // SAFETY: the caller promised the arrays.
-    unsafe { CTask::new(call, n_items, name, arrays) }
+    let name = unsafe { abi::text(options.task, "task") }?;
+    let needs = Elements { ctx_size: options.ctx_size, statuses: options.statuses, name, ..Elements::NONE };
+    Ok((needs, request(n_items, options, submitted)))
 }
 
 /// A request to run a task by these options.
-#[inline(always)]
 pub(super) fn request(n_items: usize, options: &pb_map_options, submitted: bool) -> Request {
     let flags = options.flags;
     Request {

@@ -39,8 +39,10 @@ unsafe impl Send for CTask {}
 // SAFETY: as above.
 unsafe impl Sync for CTask {}
 
-/// The arrays of a call, as C passed them.
-pub struct Arrays {
+/// What a call runs, as C passed it.
+#[derive(Clone, Copy)]
+pub struct Elements<'a> {
+    pub call: pb_task_fn,
     pub ctx: *mut c_void,
     pub ctx_size: usize,
     pub inputs: *const c_void,
@@ -48,10 +50,13 @@ pub struct Arrays {
     pub outputs: *mut c_void,
     pub output_size: usize,
     pub statuses: *mut i32,
+    /// The task's, for other processes.
+    pub name: Option<&'a str>,
 }
 
-impl Arrays {
-    pub const NONE: Arrays = Arrays {
+impl Elements<'_> {
+    pub const NONE: Elements<'static> = Elements {
+        call: None,
         ctx: null_mut(),
         ctx_size: 0,
         inputs: null(),
@@ -59,24 +64,20 @@ impl Arrays {
         outputs: null_mut(),
         output_size: 0,
         statuses: null_mut(),
+        name: None,
     };
 }
 
 impl CTask {
-    /// Checks what can be checked of a call, and writes "did not finish" into every status. `name` is the task's, for other
-    /// processes.
+    /// Checks what can be checked of a call, and writes "did not finish" into every status.
     ///
     /// # Safety
     /// The function and the arrays are what the header asks for, for `n_items` items, until the job is over.
     #[inline(always)]
-    pub unsafe fn new(
-        call: pb_task_fn,
-        n_items: usize,
-        name: Option<String>,
-        arrays: Arrays,
-    ) -> Result<Self> {
+    pub unsafe fn new(n_items: usize, elements: Elements) -> Result<Self> {
+        let Elements { call, ctx, ctx_size, inputs, input_size, outputs, output_size, statuses, name } =
+            elements;
         let call = call.ok_or_else(|| super::abi::null("fn"))?;
-        let Arrays { ctx, ctx_size, inputs, input_size, outputs, output_size, statuses } = arrays;
         let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
         for (what, size, array) in
             [("inputs", input_size, inputs), ("outputs", output_size, outputs.cast_const())]
@@ -97,8 +98,21 @@ impl CTask {
             area: OnceLock::new(),
             statuses,
             ctx_size,
-            name,
+            name: name.map(str::to_owned),
         })
+    }
+
+    /// Whether a task of these elements would be the same.
+    #[inline(always)]
+    pub fn is_of(&self, elements: &Elements) -> bool {
+        let Elements { call, ctx, ctx_size, inputs, input_size, outputs, output_size, statuses, name } =
+            *elements;
+        call.is_some_and(|call| self.call as usize == call as usize)
+            && (self.ctx, self.ctx_size, self.statuses) == (ctx, ctx_size, statuses)
+            && (self.inputs, self.input_size) == (inputs.cast(), input_size)
+            && (self.first_output(), self.output_size) == (outputs.cast(), output_size)
+            && self.name.as_deref() == name
+            && self.area.get().is_none()
     }
 
     /// The elements of an item, NULL where there is no array.
@@ -229,12 +243,17 @@ fn each(end: usize, flags: &AtomicU32, at: &Cell<usize>, mut run: impl FnMut(usi
 
 impl Task for CTask {
     fn is_same(&self, other: &Self) -> bool {
-        self.call as usize == other.call as usize
-            && (self.ctx, self.ctx_size, self.statuses) == (other.ctx, other.ctx_size, other.statuses)
-            && (self.inputs, self.input_size) == (other.inputs, other.input_size)
-            && (self.first_output(), self.output_size) == (other.first_output(), other.output_size)
-            && self.name == other.name
-            && self.area.get().is_none()
+        self.is_of(&Elements {
+            call: Some(other.call),
+            ctx: other.ctx,
+            ctx_size: other.ctx_size,
+            inputs: other.inputs.cast(),
+            input_size: other.input_size,
+            outputs: other.first_output().cast(),
+            output_size: other.output_size,
+            statuses: other.statuses,
+            name: other.name.as_deref(),
+        })
     }
 
     fn holds_nothing(&self) -> bool {

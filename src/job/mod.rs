@@ -244,6 +244,7 @@ impl Job {
     }
 
     /// Ends the job, once `run` of its backend has returned, and says how it ended.
+    #[inline]
     pub fn finish(&self, backend: &str, run: Result<()>) -> Result<()> {
         let all_well = run.is_ok()
             && self.tally.done.load(Ordering::Relaxed) == self.n_items()
@@ -252,6 +253,10 @@ impl Job {
         if all_well && self.plan.progress.is_none() && !self.watch.is_streaming() {
             return Ok(());
         }
+        self.say_how_it_ended(backend, run, all_well)
+    }
+
+    fn say_how_it_ended(&self, backend: &str, run: Result<()>, all_well: bool) -> Result<()> {
         let result = if all_well { Ok(()) } else { self.outcome(backend, run) };
         let result = result.map_err(|error| self.with_remark(error));
         if let Some(progress) = &self.plan.progress {
@@ -300,8 +305,7 @@ impl Job {
         if failed < 2 {
             return first;
         }
-        let message = format!("{failed} of {} items failed; the first: {}", self.n_items(), first.message);
-        Error { message, ..first }
+        first.in_words(|said| format!("{failed} of {} items failed; the first: {said}", self.n_items()))
     }
 
     fn cancelled(&self, done: usize) -> Error {
@@ -326,7 +330,7 @@ impl Job {
         }
         // A call that collects ends as "task failed", whatever the first failure was: `statuses` has the fates.
         let status = if collects { Status::ERR_TASK_FAILED } else { error.status };
-        self.lock_error().get_or_insert(Error { status, ..error });
+        self.lock_error().get_or_insert(error.with_status(status));
     }
 
     fn report(&self) -> progress::Report {

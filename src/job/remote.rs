@@ -188,7 +188,7 @@ impl Job {
 
     pub(super) fn with_remark(&self, error: Error) -> Error {
         match &self.remote.lock().remark {
-            Some(remark) => Error { message: format!("{}; {remark}", error.message), ..error },
+            Some(remark) => error.in_words(|said| format!("{said}; {remark}")),
             None => error,
         }
     }

@@ -21,12 +21,12 @@ pub enum Repeat {
 
 impl Job {
     /// How the map may be repeated by a call that begins now: the same one, after one without a failure. `shares` is how many references
-    /// to the job the caller has: all that there are.
+    /// to the job the caller has: all that there are. `is_same` says whether its task is the call's.
     pub fn is_repeated_by<T: Task>(
         self: &Arc<Self>,
-        task: &T,
         items: &Items,
         shares: usize,
+        is_same: impl FnOnce(&T) -> bool,
     ) -> Option<Repeat> {
         let own: &dyn Any = &*self.plan.task;
         let is_same = self.flags.load(Ordering::Relaxed) == 0
@@ -34,7 +34,7 @@ impl Job {
             && items.n_items == self.n_items()
             && items.progress.is_none()
             && *items.rules == self.plan.rules
-            && own.downcast_ref::<T>().is_some_and(|own| own.is_same(task));
+            && own.downcast_ref().is_some_and(is_same);
         let kept = self.repeat.load(Ordering::Relaxed);
         [Repeat::Alone, Repeat::Dealt].into_iter().find(|how| is_same && *how as u8 == kept)
     }
@@ -54,7 +54,7 @@ impl Job {
     /// Runs the whole map once more. Nothing is claimed, since nobody else comes. `own` is this job, and comes back.
     pub fn run_alone_again(&self, own: Arc<Job>) -> Option<Arc<Job>> {
         self.tally.done.store(0, Ordering::Relaxed);
-        let mut seat = self.sit_down(0, Hold::Alone, own);
+        let seat = self.sit_down(0, Hold::Alone, own);
         self.run_chunk(&seat, Chunk { begin: 0, end: self.n_items() });
         seat.leave()
     }

@@ -5,6 +5,7 @@ use crate::cpu::{nanoseconds, ticks};
 use crate::status::{Error, ItemFate, Status};
 use crate::trace::{self, What};
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,7 +22,7 @@ pub struct Seat<'j> {
     done: Cell<usize>,
     /// The text of an item around this job, put aside while this job's own items run here.
     outer_text: Option<String>,
-    stay: Option<Stay>,
+    stay: Stay,
     hold: Hold,
 }
 
@@ -42,19 +43,15 @@ impl Seat<'_> {
         self.number
     }
 
-    /// Puts back what was on the thread before, and gives back the job.
-    pub(super) fn leave(&mut self) -> Option<Arc<Job>> {
-        let stay = self.stay.take()?;
-        if stay.is_nested {
-            let outer = self.outer_text.take();
-            let _ = TASK_TEXT.try_with(|text| text.replace(outer));
-        }
-        self.job.plan.around.leave(stay)
+    /// Leaves, and gives back the job.
+    #[inline(always)]
+    pub(super) fn leave(self) -> Option<Arc<Job>> {
+        ManuallyDrop::new(self).stand_up()
     }
-}
 
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
+    /// Tells the job what was done, puts back what was on the thread before, gives back the seat.
+    #[inline(always)]
+    fn stand_up(&mut self) -> Option<Arc<Job>> {
         let tally = &self.job.tally;
         match (self.hold, self.done.get()) {
             (Hold::Dealt, _) | (_, 0) => {}
@@ -63,12 +60,28 @@ impl Drop for Seat<'_> {
             }
             (Hold::Taken, done) => self.job.count_done(done),
         }
-        self.leave();
+        if self.stay.is_nested {
+            self.put_text_back();
+        }
+        let own = self.job.plan.around.leave(self.stay);
         match self.hold {
             Hold::Taken => tally.seats.give_back(self.number),
             Hold::Alone => tally.seats.give_back_alone(),
             Hold::Dealt => {}
         }
+        own
+    }
+
+    #[cold]
+    fn put_text_back(&mut self) {
+        let outer = self.outer_text.take();
+        let _ = TASK_TEXT.try_with(|text| text.replace(outer));
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.stand_up();
     }
 }
 
@@ -123,7 +136,7 @@ impl Job {
     pub(super) fn sit_down(&self, number: usize, hold: Hold, own: Arc<Job>) -> Seat<'_> {
         let stay = self.plan.around.enter(own, number);
         let outer_text = if stay.is_nested { take_text() } else { None };
-        Seat { job: self, number, done: Cell::new(0), outer_text, stay: Some(stay), hold }
+        Seat { job: self, number, done: Cell::new(0), outer_text, stay, hold }
     }
 
     /// The next chunk to run, or `None` when none is left or the job has stopped.
@@ -213,7 +226,7 @@ impl Job {
     /// Runs the item of that number on the seat of that number, which were dealt to this thread: whether it succeeded. `own` is
     /// this job, and comes back: who has it counts, on a line of the cache that no two workers should write in turn.
     pub fn run_dealt(&self, number: usize, own: Arc<Job>) -> (bool, Option<Arc<Job>>) {
-        let mut seat = self.sit_down(number, Hold::Dealt, own);
+        let seat = self.sit_down(number, Hold::Dealt, own);
         let succeeds = || {
             let _timeline = self.chunk_span(&seat, Chunk { begin: number, end: number + 1 });
             let code = self.plan.task.run(number);
@@ -289,10 +302,11 @@ impl Job {
     }
 
     /// Clears away what an item has left on this thread, if one has.
+    #[inline]
     fn tidy(&self, seat: &Seat) {
         if self.flags.load(Ordering::Relaxed) & UNTIDY != 0 {
             take_text();
-            seat.stay.iter().for_each(|stay| self.plan.around.tidy(*stay));
+            self.plan.around.tidy(seat.stay);
         }
     }
 

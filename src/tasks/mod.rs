@@ -184,7 +184,7 @@ mod tests {
 
     fn text(result: Result<impl Sized>) -> (Status, String) {
         let error = result.err().unwrap();
-        (error.status, error.message)
+        (error.status, error.message.clone())
     }
 
     #[test]

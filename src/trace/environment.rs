@@ -53,7 +53,7 @@ pub fn check() -> Result<()> {
 }
 
 fn named(error: Error) -> Error {
-    Error { message: format!("the environment variable {VARIABLE}: {}", error.message), ..error }
+    error.in_words(|said| format!("the environment variable {VARIABLE}: {said}"))
 }
 
 /// The file that the variable names for this process; empty is unset.

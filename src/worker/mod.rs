@@ -200,7 +200,7 @@ fn failure_of(request: &Request, (error, asked): (Error, bool)) -> Result<Failur
         status: if is_late { Status::ERR_TIMEOUT } else { Status::ERR_TASK_FAILED },
         code: error.item.task_code,
         asked,
-        message: error.message,
+        message: error.message.clone(),
     })
 }
 

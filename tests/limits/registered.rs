@@ -99,7 +99,7 @@ fn arguments_that_cannot_be_used_are_named() {
 
     let refused = |pool: CustomPool| {
         let error = limits::register(pool).unwrap_err();
-        (error.status, error.message)
+        (error.status, error.message.clone())
     };
     let (mut pool, _) = custom("registered-wrong", "process");
     pool.user_api = "lapack".into();

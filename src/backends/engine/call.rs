@@ -332,10 +332,7 @@ impl<'a> Call<'a> {
 
     fn answered(&mut self, answer: &Answer, body: &[u8]) -> Result<()> {
         let Some(chunk) = self.land(answer.seq) else { return Ok(()) };
-        let from = |error: Error| Error {
-            message: format!("{} (worker {})", error.message, answer.worker),
-            ..error
-        };
+        let from = |error: Error| error.in_words(|said| format!("{said} (worker {})", answer.worker));
         let reply = Reply::decode(&body[answer.place.clone()]).map_err(from)?;
         if let Some((status, text)) = reply.refused {
             self.job.fail(from(Error::new(status, text)));

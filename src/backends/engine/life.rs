@@ -50,7 +50,7 @@ impl Bridge {
             Ok(started) => started,
             Err(error) => return self.declare_over(Some(error)),
         };
-        let with_tail = |error: Error, tail: &Tail| Error { message: error.message + &tail.quote(), ..error };
+        let with_tail = |error: Error, tail: &Tail| error.in_words(|said| said.to_owned() + &tail.quote());
         match self.listen(&child, &mut tail) {
             // Who waits need not wait for the funeral.
             Ok(End::Fatal(error)) => {

@@ -70,9 +70,7 @@ fn check(who: &str, returned: Status, errors_before: u64) -> Result<()> {
     let status = if returned.is_known_error() { returned } else { Status::ERR_INTERNAL };
     let left = (status::last_count() != errors_before).then(status::last).flatten();
     Err(match left.filter(|error| !error.message.is_empty()) {
-        Some(error) => {
-            Error { status, message: format!("{who} failed: {}", error.message), item: error.item }
-        }
+        Some(error) => error.with_status(status).in_words(|said| format!("{who} failed: {said}")),
         None => Error::new(
             status,
             format!(

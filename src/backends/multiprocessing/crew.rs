@@ -74,12 +74,10 @@ impl<'a> Crew<'a> {
         // What lies in a block that children share is written by them in its place.
         let staged = bytes > 0 && shared::find(outputs.address, bytes).is_none();
         let layout = Layout::new(count, if staged { bytes } else { 0 })?;
-        let mut area = shared::borrow(layout.len).map_err(|error| Error {
-            message: format!(
-                "{}; the outputs of a map on 'multiprocessing' need it, unless they are in a block of pb_alloc_shared",
-                error.message
-            ),
-            ..error
+        let mut area = shared::borrow(layout.len).map_err(|error| {
+            error.in_words(|said| {
+                format!("{said}; the outputs of a map on 'multiprocessing' need it, unless they are in a block of pb_alloc_shared")
+            })
         })?;
         layout.clear(&mut area, Claims::new(job.n_items(), count, job.rules().batch_size));
         Ok(Crew {

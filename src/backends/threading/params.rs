@@ -212,7 +212,7 @@ mod tests {
     fn refused(params: &str) -> String {
         let error = Said::from_params(Some(params)).unwrap_err();
         assert_eq!(error.status, Status::ERR_INVALID_ARGUMENT);
-        error.message
+        error.message.clone()
     }
 
     #[test]

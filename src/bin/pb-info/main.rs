@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(args::HELP),
         Ok(Command::Version) => print(&format!("pb-info {}\n", env!("CARGO_PKG_VERSION"))),
-        Ok(Command::Report(args)) => show(report(&args).map_err(|error| error.message)),
+        Ok(Command::Report(args)) => show(report(&args).map_err(|error| error.message.clone())),
         Ok(Command::Trace(args)) => show(trace::run(&args)),
         Err(wrong) => {
             eprint!("pb-info: {wrong}\n\n{}", args::USAGE);
