@@ -72,6 +72,11 @@ pub trait Session: Send + Sync {
     /// Runs the job: returns when every item has run, or the job has stopped and no item runs any more.
     fn run(&self, job: &Arc<Job>) -> Result<()>;
 
+    /// The same, where the last map of this thread was the same a moment ago, and its items were [dealt](Job::was_dealt).
+    fn run_again(&self, job: &Arc<Job>) -> Result<()> {
+        self.run(job)
+    }
+
     /// Where the threads of its own that work in a map outside any task are to run; `None`: where the system puts them.
     fn pins(&self) -> Option<Arc<Pins>> {
         None

@@ -122,7 +122,7 @@ impl Warm {
             }
             Repeat::Dealt => {
                 job.begin_again();
-                ran = self.opened.session.run(&job);
+                ran = self.opened.session.run_again(&job);
             }
         }
         let result = job.finish(&self.opened.name, ran);

@@ -8,7 +8,9 @@ use crate::message::Around;
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-/// How the tasks of one map see the world; made once for a map, entered by every worker.
+/// How the tasks of one map see the world; made once for a map, entered by every worker. Aligned to lines of the cache: what lies beside
+/// it is written in every call.
+#[repr(align(64))]
 pub struct TaskSurroundings {
     /// What maps inside the tasks start from.
     pub setting: Setting,

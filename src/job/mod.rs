@@ -40,6 +40,7 @@ use deadline::Clock;
 use outside::Outside;
 use remote::Remote;
 use seats::Seats;
+use std::any::Any;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -98,6 +99,8 @@ pub struct Job {
     remote: Remote,
     /// In a worker process: asks the process that the job belongs to.
     stop_line: OnceLock<StopLine>,
+    /// What the backend keeps from one map to the next.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// What workers write when they come and go.
@@ -137,6 +140,7 @@ impl Job {
             outside: Outside::default(),
             remote: Remote::default(),
             stop_line: OnceLock::new(),
+            kept: OnceLock::new(),
             plan,
         })
     }
@@ -199,6 +203,12 @@ impl Job {
     /// What its workers enter.
     pub fn surroundings(&self) -> &dyn Surroundings {
         &*self.plan.around
+    }
+
+    /// What the backend that runs the job keeps with it, for the next map that has its memory: made when first asked for. None if
+    /// it is something else.
+    pub fn kept<K: Any + Send + Sync>(&self, make: impl FnOnce() -> K) -> Option<&K> {
+        self.kept.get_or_init(|| Box::new(make())).downcast_ref()
     }
 
     /// How many items the job has.

@@ -6,14 +6,16 @@
 //! does with `dlclose`, so that no function pointer into it dangles.
 
 use super::elf::{Dyn, Symbols};
+use crossbeam_utils::CachePadded;
 use libloading::os::unix::Library;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Held over every walk of the loader's list, and over forks: glibc (2.36, for one) leaves the list's own lock in a forked
-/// child as another thread held it, and the child's first walk would wait for ever.
-static WALK: Mutex<()> = Mutex::new(());
+/// child as another thread held it, and the child's first walk would wait for ever. In a line of its own, which a loop of calls writes
+/// again and again: workers read what lies beside it.
+static WALK: CachePadded<Mutex<()>> = CachePadded::new(Mutex::new(()));
 
 /// Nothing else is locked while it is held.
 pub fn walk_lock() -> MutexGuard<'static, ()> {

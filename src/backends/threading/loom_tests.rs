@@ -2,7 +2,7 @@
 //! Loom runs all schedules up to a number of preemptions and reports a deadlock if a wake-up is lost.
 
 use super::board::{Board, Order};
-use super::cell::{self, Handed, Lender, Mail, Visits};
+use super::cell::{self, Deal, Handed, Lender, Mail, Parcel, Visits};
 use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
@@ -135,26 +135,40 @@ fn loom_more_places_than_threads() {
     });
 }
 
-/// Work that is handed over is done once, by the thread or not at all, and its result is seen: twice, from the same place.
+/// Something that is handed over: it counts how often its part has been run, says yes in its second turn, and is given back then.
+struct Part {
+    turn: usize,
+    ran: AtomicUsize,
+}
+
+impl Part {
+    fn new(turn: usize) -> std::sync::Arc<Part> {
+        std::sync::Arc::new(Part { turn, ran: AtomicUsize::new(0) })
+    }
+}
+
+impl Deal for Part {
+    fn run_part(&self, number: usize, own: std::sync::Arc<Part>) -> (bool, Option<std::sync::Arc<Part>>) {
+        assert_eq!((number, own.turn), (self.turn + 7, self.turn));
+        self.ran.store(self.ran.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        (self.turn == 1, (self.turn == 1).then_some(own))
+    }
+}
+
+/// Work that is handed over is done once, by the thread or not at all, and its result is seen: twice, in the same parcel.
 #[test]
 fn loom_what_is_handed_over_comes_back() {
     check(3, || {
         let (pool, threads) = pool(1);
-        let ran = AtomicUsize::new(0);
+        let parcel = Parcel::new();
         for turn in 0..2 {
-            let before = ran.load(Ordering::Relaxed);
-            let (own, yes) = (std::sync::Arc::new(turn), turn == 1);
-            let work = |own| {
-                ran.store(ran.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                // Given back in one turn, dropped in the other.
-                (yes, yes.then_some(own))
-            };
-            let handed = cell::hand(&pool, own.clone(), work, || {});
-            let done = matches!(handed, Handed::Done(said) if said == yes);
+            let own = Part::new(turn);
+            let handed = cell::hand(&pool, &parcel, own.clone(), turn + 7, || {});
+            let done = matches!(handed, Handed::Done(yes) if yes == (turn == 1));
             assert!(done || matches!(handed, Handed::Nobody | Handed::Back(_)));
             drop(handed);
             assert_eq!(std::sync::Arc::strong_count(&own), 1);
-            assert_eq!(ran.load(Ordering::Relaxed) - before, usize::from(done));
+            assert_eq!(own.ran.load(Ordering::Relaxed), usize::from(done));
         }
         end(&pool, threads);
     });
@@ -167,13 +181,10 @@ fn loom_one_hands_over_what_another_lends() {
         let (pool, threads) = pool(1);
         let others = pool.clone();
         let caller = loom::thread::spawn(move || lend_once(&others));
-        let ran = AtomicUsize::new(0);
-        let work = |own| {
-            ran.store(1, Ordering::Relaxed);
-            (true, Some(own))
-        };
-        let handed = cell::hand(&pool, std::sync::Arc::new(()), work, || {});
-        assert_eq!(ran.load(Ordering::Relaxed) == 1, matches!(handed, Handed::Done(true)));
+        let (parcel, own) = (Parcel::new(), Part::new(1));
+        let handed = cell::hand(&pool, &parcel, own.clone(), 8, || {});
+        assert_eq!(own.ran.load(Ordering::Relaxed) == 1, matches!(handed, Handed::Done(true)));
+        drop(handed);
         caller.join().unwrap();
         end(&pool, threads);
     });

@@ -86,6 +86,14 @@ impl Session for Open {
         job.spread();
         end(job, deal::lend(job, job.n_jobs()))
     }
+
+    fn run_again(&self, job: &Arc<Job>) -> Result<()> {
+        self.take_effect(job);
+        match deal::deal_all(job) {
+            Some(visits) => end(job, visits),
+            None => self.run(job),
+        }
+    }
 }
 
 impl Open {

@@ -1,7 +1,7 @@
 //! The pool: threads that wait in their slots, and what starts and ends them.
 
 use super::board::{Board, Order};
-use super::cell::{self, Handed, Leaked, Lender, Mail, Visits};
+use super::cell::{self, Deal, Handed, Leaked, Lender, Mail, Parcel, Visits};
 use super::params;
 use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
@@ -68,13 +68,14 @@ pub(super) fn lend(places: usize, work: impl Fn(usize) + Sync, body: impl FnOnce
     cell::lend(&pool(), places, work, body)
 }
 
-/// Hands `work` to one pool thread that is awake while `body` runs on this one.
-pub(super) fn hand<T: Send + Sync>(
+/// Hands one part of `own` to one pool thread that is awake while `body` runs on this one.
+pub(super) fn hand<T: Deal>(
+    parcel: &Parcel<T>,
     own: Arc<T>,
-    work: impl Fn(Arc<T>) -> (bool, Option<Arc<T>>) + Sync,
+    number: usize,
     body: impl FnOnce(),
 ) -> Handed<T> {
-    cell::hand(&pool(), own, work, body)
+    cell::hand(&pool(), parcel, own, number, body)
 }
 
 /// Runs `work` on a pool thread; false if there is none, and none can be started.

@@ -1,15 +1,91 @@
 //! An errand for one thread, which is awake and idle: the shortest way to have something done elsewhere.
 //!
-//! **What is lent**, a reference to what the work needs, lies with the errand as its caller has it; the thread that has begun the errand
-//! works with a copy that nobody has counted. One of the two is dropped: the caller's, if the thread says that it has forgotten its
-//! own; else the thread's, or it is lost with the thread. Whatever the caller takes back, which nobody has begun, is its own.
-//! So a thread that is handed something writes one word of what it shares with the caller.
+//! Each line of the cache that one of the two has written since the other had it takes a tenth of a microsecond to come over, and
+//! a locked instruction waits for it. So the errand lies in a [`Parcel`] that stays where it is from one time to the next: what has
+//! not changed is not written again, and both have it. What goes to and fro is the mailbox's word and the gate's.
+//!
+//! **What is lent**, a reference to what is run, the caller keeps; the thread that has begun the errand works with a copy that
+//! nobody has counted. One of the two is dropped: the caller's, if the thread says that it has forgotten its own; else the
+//! thread's, or it is lost with the thread. Whatever the caller takes back, which nobody has begun, is its own.
+//!
+//! **A parcel** is out with one caller at a time (`is_out`, taken with Acquire, given back with Release), who writes the letter while
+//! nobody else can read it: before it posts the errand, and after the last one that has begun it has left. At that time `left` stands
+//! still, so the caller knows the number that it will reach.
 
-use super::{Errand, IDLE, Lender, Lent, Work};
+use super::{Errand, Gate, IDLE, Lender};
 use crate::backends::threading::slots::Slot;
+use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use crate::cpu::{nanoseconds, ticks};
 use crate::trace::{self, What};
 use std::mem::ManuallyDrop;
+use std::ptr::null_mut;
 use std::sync::Arc;
+
+/// Something that is run in parts.
+pub(in crate::backends::threading) trait Deal: Send + Sync + Sized {
+    /// Runs the part of that number, and says yes or no; gives back the reference, if it still has it.
+    fn run_part(&self, number: usize, own: Arc<Self>) -> (bool, Option<Arc<Self>>);
+}
+
+/// What one thread can be handed at a time.
+#[repr(C)]
+pub(in crate::backends::threading) struct Parcel<T> {
+    letter: Letter<T>,
+    gate: Apart<Gate>,
+    is_out: Apart<AtomicBool>,
+}
+
+/// What a thread reads; aligned, so that an address is none of the words of a mailbox.
+#[repr(C, align(128))]
+struct Letter<T> {
+    errand: Errand,
+    what: AtomicPtr<T>,
+    number: AtomicUsize,
+}
+
+/// With lines of the cache to itself: two, since processors fetch pairs.
+#[repr(C, align(128))]
+struct Apart<T>(T);
+
+impl<T: Deal> Parcel<T> {
+    pub(in crate::backends::threading) fn new() -> Self {
+        let errand = Errand { run: Self::run, gate: std::mem::offset_of!(Self, gate) };
+        Parcel {
+            letter: Letter { errand, what: AtomicPtr::new(null_mut()), number: AtomicUsize::new(0) },
+            gate: Apart(Gate::new()),
+            is_out: Apart(AtomicBool::new(false)),
+        }
+    }
+
+    /// The errand to run that part, by whose address a thread will find the parcel.
+    fn write(&self, what: &Arc<T>, number: usize) -> &Errand {
+        let Letter { errand, what: last, number: last_number } = &self.letter;
+        let what = Arc::as_ptr(what).cast_mut();
+        if last.load(Ordering::Relaxed) != what || last_number.load(Ordering::Relaxed) != number {
+            last.store(what, Ordering::Relaxed);
+            last_number.store(number, Ordering::Relaxed);
+        }
+        std::ptr::from_ref(self).expose_provenance();
+        errand
+    }
+
+    /// # Safety
+    /// `errand` is that of a parcel of this kind, which stays as it is meanwhile; its caller keeps what is run.
+    unsafe fn run(errand: *const Errand, _slot: usize) -> u32 {
+        // SAFETY: as the caller promised; the errand comes first.
+        let letter = unsafe { &(*errand.cast::<Self>()).letter };
+        let (what, number) = (letter.what.load(Ordering::Relaxed), letter.number.load(Ordering::Relaxed));
+        // SAFETY: the caller keeps it, with the reference of which this is a copy: one of the two is forgotten.
+        let (what, own) = unsafe { (&*what, Arc::from_raw(what.cast_const())) };
+        let (yes, back) = what.run_part(number, own);
+        let mut said = if yes { YES } else { 0 };
+        if let Some(back) = back.filter(|back| std::ptr::eq(Arc::as_ptr(back), what)) {
+            std::mem::forget(back);
+            said |= GIVEN_BACK;
+        }
+        said
+    }
+}
 
 /// What became of work that was to be handed over.
 pub(in crate::backends::threading) enum Handed<T> {
@@ -23,70 +99,76 @@ pub(in crate::backends::threading) enum Handed<T> {
     Abandoned,
 }
 
+/// Usually the thread has begun and is about to leave, which the caller sees sooner if it does not look into the mailbox. So many looks
+/// take 0.3 µs on a Xeon, about what a helper is behind its caller.
+const LOOKS: u32 = if cfg!(loom) { 1 } else { 16 };
+/// No thread has begun in less (0.2 to 0.4 µs on a Xeon): whose own part took less takes the other one back, and will know
+/// for the next time that it is sooner done alone.
+const BEGINNING_NS: u64 = 200;
+
 /// Said by the thread: it has not dropped what it was lent.
 const GIVEN_BACK: u32 = 1;
 /// Said by the thread: what the work said.
 const YES: u32 = 2;
 
-/// Hands `work` with a reference to one idle thread while `body` runs. The work says yes or no, and gives the reference back, if it
-/// still has it.
-pub(in crate::backends::threading) fn hand<P: Lender, T: Send + Sync>(
+/// Hands one part of `own` to one idle thread while `body` runs. The parcel is out with nobody else: else nobody is there.
+pub(in crate::backends::threading) fn hand<P: Lender, T: Deal>(
     pool: &P,
+    parcel: &Parcel<T>,
     own: Arc<T>,
-    work: impl Fn(Arc<T>) -> (bool, Option<Arc<T>>) + Sync,
+    number: usize,
     body: impl FnOnce(),
 ) -> Handed<T> {
-    let lent = Lent::new(Parcel { own: ManuallyDrop::new(own), work });
-    let (slots, errand) = (pool.slots(), lent.errand());
+    let is_out = &parcel.is_out.0;
+    if is_out.swap(true, Ordering::Acquire) {
+        return Handed::Nobody;
+    }
+    let (errand, gate) = (parcel.write(&own, number), &parcel.gate.0);
+    let own = ManuallyDrop::new(own);
+    let all = gate.left_before() + 1;
+    let slots = pool.slots();
     let mut numbers = slots.numbers_from(pool.first_slot()).map_while(|number| slots.get(number));
     // The first is the one who did it last time, in a loop of such calls.
     let first = numbers.next().filter(|slot| slot.mail.post_unseen(errand, IDLE));
     let Some(slot) = first.or_else(|| numbers.find(|slot| slot.mail.post(errand, IDLE))) else {
-        drop(ManuallyDrop::into_inner(lent.work.own));
+        is_out.store(false, Ordering::Release);
+        drop(ManuallyDrop::into_inner(own));
         return Handed::Nobody;
     };
-    let mut hand = Hand { pool, slot, errand, forks: pool.forks(), open: true };
+    let mut hand = Hand { pool, slot, errand, gate, all, forks: pool.forks(), looks: 0, open: true };
+    let begin = ticks();
     body();
+    // The thread is a little behind, so there is time to look at the clock.
+    let took = nanoseconds(ticks().wrapping_sub(begin));
+    hand.looks = if took < BEGINNING_NS { 0 } else { LOOKS };
     let end = hand.close();
     drop(hand);
-    match end {
-        End::Back => Handed::Back(ManuallyDrop::into_inner(lent.work.own)),
-        End::Abandoned => Handed::Abandoned,
+    let handed = match end {
+        // Threads that are not here have the parcel for ever.
+        End::Abandoned => return Handed::Abandoned,
+        End::Back => Handed::Back(ManuallyDrop::into_inner(own)),
         End::Left => {
-            let said = lent.errand.said();
+            let said = gate.said();
             if said & GIVEN_BACK != 0 {
-                drop(ManuallyDrop::into_inner(lent.work.own));
+                drop(ManuallyDrop::into_inner(own));
             }
             Handed::Done(said & YES != 0)
         }
-    }
-}
-
-struct Parcel<T, W> {
-    own: ManuallyDrop<Arc<T>>,
-    work: W,
-}
-
-impl<T: Send + Sync, W: Fn(Arc<T>) -> (bool, Option<Arc<T>>) + Sync> Work for Parcel<T, W> {
-    fn run(&self, _errand: &Errand, _number: usize) -> u32 {
-        // SAFETY: an errand is run once, by the thread that has begun it; the caller drops its own only if this one was forgotten.
-        let own = ManuallyDrop::into_inner(unsafe { std::ptr::read(&self.own) });
-        let lent = Arc::as_ptr(&own);
-        let (yes, back) = (self.work)(own);
-        let mut said = if yes { YES } else { 0 };
-        if let Some(back) = back.filter(|back| Arc::as_ptr(back) == lent) {
-            std::mem::forget(back);
-            said |= GIVEN_BACK;
-        }
-        said
-    }
+    };
+    is_out.store(false, Ordering::Release);
+    handed
 }
 
 struct Hand<'a, P: Lender> {
     pool: &'a P,
     slot: &'a Slot,
     errand: &'a Errand,
+    gate: &'a Gate,
+    /// How many will have left when the thread has.
+    all: u32,
     forks: u32,
+    /// How often it looks whether the thread has left before it looks into the mailbox.
+    looks: u32,
     open: bool,
 }
 
@@ -108,21 +190,18 @@ impl<P: Lender> Hand<'_, P> {
         if abandoned() {
             return End::Abandoned;
         }
-        // Usually the thread has begun and is about to leave, which the caller sees sooner if it does not look into the mailbox.
-        // So many looks take 0.3 µs on a Xeon, about what a helper is behind its caller.
-        const LOOKS: u32 = if cfg!(loom) { 1 } else { 16 };
         let has_left = |_| {
             std::hint::spin_loop();
-            self.errand.left() == 1
+            self.gate.left() == self.all
         };
-        if (0..LOOKS).any(has_left) {
+        if (0..self.looks).any(has_left) {
             return End::Left;
         }
         if self.slot.mail.take_back(self.errand) {
             return End::Back;
         }
         let _timeline = trace::span(|| What::Join);
-        if self.errand.wait(1, &abandoned) { End::Left } else { End::Abandoned }
+        if self.gate.wait(self.all, &abandoned) { End::Left } else { End::Abandoned }
     }
 }
 

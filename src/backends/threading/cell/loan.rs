@@ -1,6 +1,6 @@
 //! One errand for many threads: those that are idle, awake or asleep, and those that will be.
 
-use super::{ASLEEP, Errand, IDLE, Lender, Lent, SLEPT, Visit, Work};
+use super::{ASLEEP, Errand, Gate, IDLE, Lender, SLEPT, Visit};
 use crate::backends::threading::slots::Slots;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::trace::{self, What};
@@ -56,11 +56,12 @@ pub(in crate::backends::threading) fn lend<P: Lender + Sync>(
     work: impl Fn(usize) + Sync,
     body: impl FnOnce(),
 ) -> Visits {
-    let lent = Lent::new(Shared { wake: Wake::default(), slots: pool.slots(), work });
+    let lent = Lent::new(pool.slots(), work);
     let mut loan = Loan {
         pool,
         errand: lent.errand(),
-        wake: &lent.work.wake,
+        gate: &lent.gate,
+        wake: &lent.wake,
         posted: Default::default(),
         late: false,
         forks: pool.forks(),
@@ -71,18 +72,35 @@ pub(in crate::backends::threading) fn lend<P: Lender + Sync>(
     loan.close()
 }
 
-/// Work that many threads share.
-#[repr(C)]
-struct Shared<'a, W> {
+/// Work that many threads share, on its caller's stack; aligned, so that an address is none of the words of a mailbox.
+#[repr(C, align(64))]
+struct Lent<'a, W> {
+    errand: Errand,
+    gate: Gate,
     wake: Wake,
     slots: &'a Slots,
     work: W,
 }
 
-impl<W: Fn(usize) + Sync> Work for Shared<'_, W> {
-    fn run(&self, errand: &Errand, number: usize) -> u32 {
-        self.wake.two(errand, self.slots);
-        (self.work)(number);
+impl<'a, W: Fn(usize) + Sync> Lent<'a, W> {
+    fn new(slots: &'a Slots, work: W) -> Self {
+        let errand = Errand { run: Self::run, gate: std::mem::offset_of!(Self, gate) };
+        Lent { errand, gate: Gate::new(), wake: Wake::default(), slots, work }
+    }
+
+    /// The errand, by whose address threads will find the rest too.
+    fn errand(&self) -> &Errand {
+        std::ptr::from_ref(self).expose_provenance();
+        &self.errand
+    }
+
+    /// # Safety
+    /// `errand` is that of a loan like this one, which stays as it is meanwhile.
+    unsafe fn run(errand: *const Errand, number: usize) -> u32 {
+        // SAFETY: as the caller promised; the errand comes first.
+        let lent = unsafe { &*errand.cast::<Self>() };
+        lent.wake.two(&lent.errand, lent.slots);
+        (lent.work)(number);
         0
     }
 }
@@ -116,6 +134,7 @@ impl Wake {
 struct Loan<'a, P: Lender> {
     pool: &'a P,
     errand: &'a Errand,
+    gate: &'a Gate,
     wake: &'a Wake,
     /// A bit for each slot that it was posted to.
     posted: [u64; Slots::MAX / 64],
@@ -182,7 +201,7 @@ impl<P: Lender> Loan<'_, P> {
         let _timeline = (began > 0).then(|| trace::span(|| What::Join));
         match began {
             0 => Visits::None,
-            _ if self.errand.wait(began, &abandoned) => Visits::Some,
+            _ if self.gate.wait(began, &abandoned) => Visits::Some,
             _ => Visits::Abandoned,
         }
     }

@@ -1,6 +1,6 @@
 //! Lending a call that lies on its caller's stack to pool threads, and getting it back.
 //!
-//! The caller makes an [`Errand`] and posts its address into the mailboxes of idle threads. It works itself, then takes back
+//! The caller has an [`Errand`] and posts its address into the mailboxes of idle threads. It works itself, then takes back
 //! what nobody began and waits for those who did. Only [`lend`] (one errand for many threads, and for those that become idle
 //! later) and [`hand`] (for one) give the address away, and they do not return before nobody has it: that is why threads may
 //! follow it.
@@ -12,10 +12,10 @@
 //! posted again later is an errand in force: who finds it there may begin it, whenever he first looked.
 //! An errand is posted once to a mailbox at most: whoever the errand cannot be taken back from has begun it once.
 //!
-//! **The join.** Each thread that began adds 1 to `left` when it is done with the errand (Release), and never touches it
-//! after; the caller knows how many began and reads `left` until all have left (Acquire): their results are complete. Before
-//! the caller parks it says so, by moving `left` on by `PARKED - began`: so the one who makes it PARKED is the last,
-//! and unparks the caller by a handle that it took before. No wake-up is lost: either the last thread left before that
+//! **The join.** Each thread that began adds 1 to `left` of the errand's [`Gate`] when it is done (Release), and never touches
+//! either after; the caller knows how many began, and so the number that `left` will reach, and reads it until then (Acquire):
+//! their results are complete. Before the caller parks it says so, by moving `left` on, so far that the last one will make it PARKED:
+//! that one unparks the caller by a handle that it took before. No wake-up is lost: either the last thread left before that
 //! move, and the caller sees PARKED as its result, or it sees the move, and unparks.
 //! What a thread has to say besides comes with the same write, in the upper half of `left`: the caller looks at that word, so
 //! a second write to its line would have to wait for it once more.
@@ -24,15 +24,15 @@ mod hand;
 mod leaked;
 mod loan;
 
-pub(super) use hand::{Handed, hand};
+pub(super) use hand::{Deal, Handed, Parcel, hand};
 pub(super) use leaked::Leaked;
 pub(super) use loan::{Late, Visits, lend};
 
 use super::board::Board;
 use super::slots::Slots;
 use super::spin;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, Thread, current, fence, park};
-use std::sync::OnceLock;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Thread, current, fence, park};
+use std::sync::PoisonError;
 
 /// The owner works, looks around, or is not there.
 const BUSY: usize = 0;
@@ -50,54 +50,35 @@ const PARKED: u32 = 1 << 31;
 /// In `left`: where the counting ends.
 const SAID: u32 = 32;
 
-/// What a caller gives away, without the work itself, which lies behind it.
+/// What a caller gives away: the beginning of what is run.
 #[repr(C)]
 pub(super) struct Errand {
-    /// Does the work that begins with this errand, as the thread of a slot.
+    /// Does the work that begins with this errand, as the thread of a slot. What it returns the caller hears; 0 where many have begun.
     run: unsafe fn(*const Errand, usize) -> u32,
-    /// How many have left, and above that what they have said.
+    /// So many bytes behind the errand is its gate.
+    gate: usize,
+}
+
+/// Where those leave who have begun an errand.
+struct Gate {
+    /// How many have left, and above that what the last one has said.
     left: AtomicU64,
-    caller: OnceLock<Thread>,
-}
-
-/// What is done on an errand.
-trait Work: Sync {
-    /// By each thread that has begun it, once, with its slot's number. What it returns the caller hears; 0 where there are many.
-    fn run(&self, errand: &Errand, number: usize) -> u32;
-}
-
-/// An errand with its work, in one line of the cache if the work's own things are few; aligned, so that an address is none of
-/// the words above.
-#[repr(C, align(64))]
-struct Lent<W> {
-    errand: Errand,
-    work: W,
-}
-
-impl<W: Work> Lent<W> {
-    fn new(work: W) -> Self {
-        let errand = Errand { run: Self::run, left: AtomicU64::new(0), caller: OnceLock::new() };
-        Lent { errand, work }
-    }
-
-    /// The errand, by whose address threads will find the work too.
-    fn errand(&self) -> &Errand {
-        std::ptr::from_ref(self).expose_provenance();
-        &self.errand
-    }
-
-    /// # Safety
-    /// `errand` is that of a `Lent<W>`, which stays as it is meanwhile.
-    unsafe fn run(errand: *const Errand, number: usize) -> u32 {
-        // SAFETY: as the caller promised; the errand comes first.
-        let lent = unsafe { &*errand.cast::<Self>() };
-        lent.work.run(&lent.errand, number)
-    }
+    caller: Mutex<Option<Thread>>,
 }
 
 impl Errand {
     fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
+    }
+}
+
+impl Gate {
+    fn new() -> Self {
+        Gate { left: AtomicU64::new(0), caller: Mutex::new(None) }
+    }
+
+    fn caller(&self) -> MutexGuard<'_, Option<Thread>> {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many have left.
@@ -105,7 +86,17 @@ impl Errand {
         self.left.load(Ordering::Acquire) as u32
     }
 
-    /// What the only one who has left has said.
+    /// The same, when nobody is inside: the count may begin anew.
+    fn left_before(&self) -> u32 {
+        let left = self.left();
+        if left < PARKED / 2 {
+            return left;
+        }
+        self.left.store(0, Ordering::Relaxed);
+        0
+    }
+
+    /// What the last one has said.
     fn said(&self) -> u32 {
         (self.left.load(Ordering::Relaxed) >> SAID) as u32
     }
@@ -114,10 +105,10 @@ impl Errand {
     fn leave(&self, say: u32) {
         let mut seen = self.left.load(Ordering::Acquire);
         loop {
-            // Taken before leaving: afterwards the errand may be gone.
-            let last = seen as u32 == PARKED - 1;
-            let caller = if last { self.caller.get().cloned() } else { None };
-            let now = (seen + 1) | (u64::from(say) << SAID);
+            let count = seen as u32 + 1;
+            // Taken before leaving: afterwards the gate may be gone.
+            let caller = if count == PARKED { self.caller().clone() } else { None };
+            let now = u64::from(count) | (u64::from(say) << SAID);
             match self.left.compare_exchange_weak(seen, now, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return caller.iter().for_each(Thread::unpark),
                 Err(now) => seen = now,
@@ -125,18 +116,18 @@ impl Errand {
         }
     }
 
-    /// Waits until as many have left as `began`; false if they never will, because this process is a fork.
-    fn wait(&self, began: u32, abandoned: &dyn Fn() -> bool) -> bool {
-        if spin::wait_for_a_chunk(|| self.left() == began) {
+    /// Waits until so many have left as `all`; false if they never will, because this process is a fork.
+    fn wait(&self, all: u32, abandoned: &dyn Fn() -> bool) -> bool {
+        if spin::wait_for_a_chunk(|| self.left() == all) {
             return true;
         }
         if abandoned() {
             return false;
         }
-        let _ = self.caller.set(current());
+        *self.caller() = Some(current());
         // Release: who sees that the caller waits sees its handle.
-        let all = self.left.fetch_add((PARKED - began).into(), Ordering::AcqRel) as u32 == began;
-        while !all && self.left() != PARKED {
+        let is_over = self.left.fetch_add((PARKED - all).into(), Ordering::AcqRel) as u32 == all;
+        while !is_over && self.left() != PARKED {
             if abandoned() {
                 return false;
             }
@@ -160,21 +151,18 @@ impl Visit {
         Visit { errand: std::ptr::with_exposed_provenance(address), say: 0 }
     }
 
-    fn errand(&self) -> &Errand {
-        // SAFETY: who gave the errand away waits until this visit has left, and until then it lies on his stack.
-        unsafe { &*self.errand }
-    }
-
     /// Does the work as the thread of slot `number`.
     pub(super) fn run(mut self, number: usize) {
-        // SAFETY: the errand was made with its work, and both stay until this visit has left.
-        self.say = unsafe { (self.errand().run)(self.errand, number) };
+        // SAFETY: the errand was made with its work; who gave it away waits until this visit has left, and both stay until then.
+        self.say = unsafe { ((*self.errand).run)(self.errand, number) };
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.errand().leave(self.say);
+        // SAFETY: as above, and so does the gate, which lies there.
+        let gate = unsafe { &*self.errand.byte_add((*self.errand).gate).cast::<Gate>() };
+        gate.leave(self.say);
     }
 }
 
