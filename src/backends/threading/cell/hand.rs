@@ -10,12 +10,12 @@
 //!
 //! **A parcel** is out with one caller at a time (`is_out`, taken with Acquire, given back with Release), who writes the letter while
 //! nobody else can read it: before it posts the errand, and after the last one that has begun it has left. At that time `left` stands
-//! still, so the caller knows the number that it will reach.
+//! still, so the caller knows the number that it will reach; and so does the thread, from the one that has left last (`left`).
 
-use super::{Errand, Gate, IDLE, Lender};
+use super::{Errand, Gate, IDLE, Leave, Lender, PARKED};
 use crate::backends::threading::slots::Slot;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use crate::cpu::{nanoseconds, ticks};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::trace::{self, What};
 use std::mem::ManuallyDrop;
 use std::ptr::null_mut;
@@ -32,6 +32,8 @@ pub(in crate::backends::threading) trait Deal: Send + Sync + Sized {
 pub(in crate::backends::threading) struct Parcel<T> {
     letter: Letter<T>,
     gate: Apart<Gate>,
+    /// What the gate's `left` should be, for the thread that has begun the errand.
+    left: Apart<AtomicU64>,
     is_out: Apart<AtomicBool>,
 }
 
@@ -53,6 +55,7 @@ impl<T: Deal> Parcel<T> {
         Parcel {
             letter: Letter { errand, what: AtomicPtr::new(null_mut()), number: AtomicUsize::new(0) },
             gate: Apart(Gate::new()),
+            left: Apart(AtomicU64::new(0)),
             is_out: Apart(AtomicBool::new(false)),
         }
     }
@@ -71,19 +74,31 @@ impl<T: Deal> Parcel<T> {
 
     /// # Safety
     /// `errand` is that of a parcel of this kind, which stays as it is meanwhile; its caller keeps what is run.
-    unsafe fn run(errand: *const Errand, _slot: usize) -> u32 {
+    unsafe fn run(errand: *const Errand, _slot: usize) -> Leave {
         // SAFETY: as the caller promised; the errand comes first.
-        let letter = unsafe { &(*errand.cast::<Self>()).letter };
+        let Parcel { letter, left: Apart(left), .. } = unsafe { &*errand.cast::<Self>() };
         let (what, number) = (letter.what.load(Ordering::Relaxed), letter.number.load(Ordering::Relaxed));
         // SAFETY: the caller keeps it, with the reference of which this is a copy: one of the two is forgotten.
         let (what, own) = unsafe { (&*what, Arc::from_raw(what.cast_const())) };
         let (yes, back) = what.run_part(number, own);
-        let mut said = if yes { YES } else { 0 };
+        let mut leave = Leave { seen: left.load(Ordering::Relaxed), say: if yes { YES } else { 0 } };
         if let Some(back) = back.filter(|back| std::ptr::eq(Arc::as_ptr(back), what)) {
             std::mem::forget(back);
-            said |= GIVEN_BACK;
+            leave.say |= GIVEN_BACK;
         }
-        said
+        left.store(leave.left(), Ordering::Relaxed);
+        leave
+    }
+
+    /// How many will have left when the next one has.
+    fn next(&self) -> u32 {
+        let Gate { left, .. } = &self.gate.0;
+        if left.load(Ordering::Relaxed) as u32 >= PARKED / 2 {
+            // Nobody is inside: the count may begin anew.
+            left.store(0, Ordering::Relaxed);
+            self.left.0.store(0, Ordering::Relaxed);
+        }
+        left.load(Ordering::Relaxed) as u32 + 1
     }
 }
 
@@ -102,9 +117,13 @@ pub(in crate::backends::threading) enum Handed<T> {
 /// Usually the thread has begun and is about to leave, which the caller sees sooner if it does not look into the mailbox. So many looks
 /// take 0.3 µs on a Xeon, about what a helper is behind its caller.
 const LOOKS: u32 = if cfg!(loom) { 1 } else { 16 };
-/// No thread has begun in less (0.2 to 0.4 µs on a Xeon): whose own part took less takes the other one back, and will know
+/// In less no thread has begun (that takes 0.2 to 0.4 µs on a Xeon): whose own part took less takes the other one back, and will know
 /// for the next time that it is sooner done alone.
 const BEGINNING_NS: u64 = 200;
+
+fn looks(took: u64) -> u32 {
+    if took < BEGINNING_NS && !cfg!(loom) { 0 } else { LOOKS }
+}
 
 /// Said by the thread: it has not dropped what it was lent.
 const GIVEN_BACK: u32 = 1;
@@ -125,7 +144,7 @@ pub(in crate::backends::threading) fn hand<P: Lender, T: Deal>(
     }
     let (errand, gate) = (parcel.write(&own, number), &parcel.gate.0);
     let own = ManuallyDrop::new(own);
-    let all = gate.left_before() + 1;
+    let all = parcel.next();
     let slots = pool.slots();
     let mut numbers = slots.numbers_from(pool.first_slot()).map_while(|number| slots.get(number));
     // The first is the one who did it last time, in a loop of such calls.
@@ -136,11 +155,10 @@ pub(in crate::backends::threading) fn hand<P: Lender, T: Deal>(
         return Handed::Nobody;
     };
     let mut hand = Hand { pool, slot, errand, gate, all, forks: pool.forks(), looks: 0, open: true };
+    // The thread is a little behind, so there is time to look at the clock.
     let begin = ticks();
     body();
-    // The thread is a little behind, so there is time to look at the clock.
-    let took = nanoseconds(ticks().wrapping_sub(begin));
-    hand.looks = if took < BEGINNING_NS { 0 } else { LOOKS };
+    hand.looks = looks(nanoseconds(ticks().wrapping_sub(begin)));
     let end = hand.close();
     drop(hand);
     let handed = match end {

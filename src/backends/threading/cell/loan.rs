@@ -1,6 +1,6 @@
 //! One errand for many threads: those that are idle, awake or asleep, and those that will be.
 
-use super::{ASLEEP, Errand, Gate, IDLE, Lender, SLEPT, Visit};
+use super::{ASLEEP, Errand, Gate, IDLE, Leave, Lender, SLEPT, Visit};
 use crate::backends::threading::slots::Slots;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::trace::{self, What};
@@ -96,12 +96,12 @@ impl<'a, W: Fn(usize) + Sync> Lent<'a, W> {
 
     /// # Safety
     /// `errand` is that of a loan like this one, which stays as it is meanwhile.
-    unsafe fn run(errand: *const Errand, number: usize) -> u32 {
+    unsafe fn run(errand: *const Errand, number: usize) -> Leave {
         // SAFETY: as the caller promised; the errand comes first.
         let lent = unsafe { &*errand.cast::<Self>() };
         lent.wake.two(&lent.errand, lent.slots);
         (lent.work)(number);
-        0
+        Leave::default()
     }
 }
 

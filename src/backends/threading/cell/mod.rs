@@ -18,7 +18,7 @@
 //! that one unparks the caller by a handle that it took before. No wake-up is lost: either the last thread left before that
 //! move, and the caller sees PARKED as its result, or it sees the move, and unparks.
 //! What a thread has to say besides comes with the same write, in the upper half of `left`: the caller looks at that word, so
-//! a second write to its line would have to wait for it once more.
+//! a second write to its line would have to wait for it once more. So would a look before the write: who leaves has a guess.
 
 mod hand;
 mod leaked;
@@ -53,10 +53,26 @@ const SAID: u32 = 32;
 /// What a caller gives away: the beginning of what is run.
 #[repr(C)]
 pub(super) struct Errand {
-    /// Does the work that begins with this errand, as the thread of a slot. What it returns the caller hears; 0 where many have begun.
-    run: unsafe fn(*const Errand, usize) -> u32,
+    /// Does the work that begins with this errand, as the thread of a slot.
+    run: unsafe fn(*const Errand, usize) -> Leave,
     /// So many bytes behind the errand is its gate.
     gate: usize,
+}
+
+/// How a thread leaves.
+#[derive(Default)]
+struct Leave {
+    /// What `left` should be before.
+    seen: u64,
+    /// What the caller hears; 0 where many have begun.
+    say: u32,
+}
+
+impl Leave {
+    /// What `left` is after.
+    fn left(&self) -> u64 {
+        u64::from(self.seen as u32 + 1) | (u64::from(self.say) << SAID)
+    }
 }
 
 /// Where those leave who have begun an errand.
@@ -86,32 +102,20 @@ impl Gate {
         self.left.load(Ordering::Acquire) as u32
     }
 
-    /// The same, when nobody is inside: the count may begin anew.
-    fn left_before(&self) -> u32 {
-        let left = self.left();
-        if left < PARKED / 2 {
-            return left;
-        }
-        self.left.store(0, Ordering::Relaxed);
-        0
-    }
-
     /// What the last one has said.
     fn said(&self) -> u32 {
         (self.left.load(Ordering::Relaxed) >> SAID) as u32
     }
 
-    /// The thread that calls is done with the errand, and says something.
-    fn leave(&self, say: u32) {
-        let mut seen = self.left.load(Ordering::Acquire);
+    /// The thread that calls is done with the errand.
+    fn leave(&self, mut leave: Leave) {
         loop {
-            let count = seen as u32 + 1;
+            let left = leave.left();
             // Taken before leaving: afterwards the gate may be gone.
-            let caller = if count == PARKED { self.caller().clone() } else { None };
-            let now = u64::from(count) | (u64::from(say) << SAID);
-            match self.left.compare_exchange_weak(seen, now, Ordering::Release, Ordering::Acquire) {
+            let caller = if left as u32 == PARKED { self.caller().clone() } else { None };
+            match self.left.compare_exchange_weak(leave.seen, left, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return caller.iter().for_each(Thread::unpark),
-                Err(now) => seen = now,
+                Err(now) => leave.seen = now,
             }
         }
     }
@@ -133,6 +137,8 @@ impl Gate {
             }
             park();
         }
+        // As if it had not parked: the count goes on.
+        self.left.fetch_sub((PARKED - all).into(), Ordering::Relaxed);
         true
     }
 }
@@ -140,21 +146,20 @@ impl Gate {
 /// An errand in the hands of a thread that has begun it. Dropping it leaves.
 pub(super) struct Visit {
     errand: *const Errand,
-    /// What it will say when it leaves.
-    say: u32,
+    leave: Leave,
 }
 
 impl Visit {
     /// # Safety
     /// `address` is an errand's whose caller counts this visit among those that began.
     unsafe fn begin(address: usize) -> Visit {
-        Visit { errand: std::ptr::with_exposed_provenance(address), say: 0 }
+        Visit { errand: std::ptr::with_exposed_provenance(address), leave: Leave::default() }
     }
 
     /// Does the work as the thread of slot `number`.
     pub(super) fn run(mut self, number: usize) {
         // SAFETY: the errand was made with its work; who gave it away waits until this visit has left, and both stay until then.
-        self.say = unsafe { ((*self.errand).run)(self.errand, number) };
+        self.leave = unsafe { ((*self.errand).run)(self.errand, number) };
     }
 }
 
@@ -162,7 +167,7 @@ impl Drop for Visit {
     fn drop(&mut self) {
         // SAFETY: as above, and so does the gate, which lies there.
         let gate = unsafe { &*self.errand.byte_add((*self.errand).gate).cast::<Gate>() };
-        gate.leave(self.say);
+        gate.leave(std::mem::take(&mut self.leave));
     }
 }
 
