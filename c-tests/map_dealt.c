@@ -4,7 +4,6 @@
 #include "sync.h"
 
 #include <stdatomic.h>
-#include <time.h>
 
 enum { WORKERS = 4 };
 
@@ -33,35 +32,6 @@ TEST(each_item_runs_once_and_its_output_is_there) {
 TEST(two_items_have_two_threads) {
     for (size_t round = 0; round < rounds(500); round++)
         map_with_two_threads();
-}
-
-/* ---- what had better not be dealt ---- */
-
-typedef struct whereabouts {
-    pthread_t caller;
-    atomic_int elsewhere;
-} whereabouts;
-
-static int32_t say_where(void *ctx, size_t index, const void *input, void *output) {
-    (void)index, (void)input, (void)output;
-    whereabouts *w = ctx;
-    if (!pthread_equal(pthread_self(), w->caller))
-        atomic_fetch_add(&w->elsewhere, 1);
-    return 0;
-}
-
-/* Nobody says that it takes nothing, and helpers may be awake from the first map on: the caller finds out. */
-TEST(what_takes_nothing_is_soon_run_by_its_caller_alone) {
-    const pb_scope scope = open_scope("threading", 2);
-    const time_t patience = time(NULL) + 30;
-    whereabouts w = {pthread_self(), 0};
-    for (int alone = 0; alone < 1000; alone++) {
-        CHECK_OK(pb_parallel_map(say_where, &w, 2, NULL, 0, NULL, 0, NULL));
-        if (atomic_exchange(&w.elsewhere, 0) > 0)
-            alone = 0;
-        CHECK(time(NULL) < patience);
-    }
-    close_scope(scope);
 }
 
 /* ---- failures ---- */
@@ -170,7 +140,6 @@ TEST(items_make_maps_of_their_own) {
 static void all(void) {
     RUN(each_item_runs_once_and_its_output_is_there);
     RUN(two_items_have_two_threads);
-    RUN(what_takes_nothing_is_soon_run_by_its_caller_alone);
     RUN(an_item_that_fails_is_named);
     RUN(an_item_that_runs_is_told_of_the_others_failure);
     RUN(what_an_item_leaves_behind_does_not_reach_the_next_map);
