@@ -171,6 +171,7 @@ mod tests {
     }
     const FE_UPWARD: i32 = 0x800;
 
+    #[inline(never)]
     fn third() -> u64 {
         (black_box(1.0_f64) / black_box(3.0)).to_bits()
     }
