@@ -1,9 +1,9 @@
-//! Lending a call that lies on its caller's stack to pool threads, and getting it back.
+//! Lending what belongs to a caller to pool threads, and getting it back.
 //!
 //! The caller has an [`Errand`] and posts its address into the mailboxes of idle threads. It works itself, then takes back
 //! what nobody began and waits for those who did. Only [`lend`] (one errand for many threads, and for those that become idle
-//! later) and [`hand`] (for one) give the address away, and they do not return before nobody has it: that is why threads may
-//! follow it.
+//! later; it lies on the caller's stack) and [`hand`] (for one; it lies in a [`Parcel`], which the caller keeps) give the address away,
+//! and they do not return before nobody has it: that is why threads may follow it.
 //!
 //! **A mailbox** is one word. Its owner alone moves it from BUSY to IDLE, and between IDLE and ASLEEP. A caller moves IDLE or
 //! ASLEEP to its errand (Release: what the errand shows is written before), and takes it back by moving the errand to what was
@@ -16,9 +16,11 @@
 //! either after; the caller knows how many began, and so the number that `left` will reach, and reads it until then (Acquire):
 //! their results are complete. Before the caller parks it says so, by moving `left` on, so far that the last one will make it PARKED:
 //! that one unparks the caller by a handle that it took before. No wake-up is lost: either the last thread left before that
-//! move, and the caller sees PARKED as its result, or it sees the move, and unparks.
+//! move, and the caller sees PARKED as its result, or it sees the move, and unparks. Nobody is inside when the caller moves `left`
+//! back, as if it had not parked.
 //! What a thread has to say besides comes with the same write, in the upper half of `left`: the caller looks at that word, so
-//! a second write to its line would have to wait for it once more. So would a look before the write: who leaves has a guess.
+//! a second write to its line would have to wait for it once more. So would a look before the write: who leaves guesses what is
+//! there, and looks only if that was wrong.
 
 mod hand;
 mod leaked;
