@@ -183,7 +183,7 @@ TEST(a_map_reaps_no_child_of_the_program) {
 static void limit_processes(rlim_t most) {
     const struct rlimit limit = {most, most};
     CHECK_INT(0, setrlimit(RLIMIT_NPROC, &limit));
-    /* The limit does not bind the superuser; nobody else has this number, not even this test beside itself. */
+    /* The limit does not bind the superuser; nobody else has this number, nor another run of this test. */
     const uid_t nobody = 1000000 + (uid_t)getpid();
     if (getuid() == 0)
         CHECK_INT(0, setresuid(nobody, nobody, nobody));
