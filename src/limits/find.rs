@@ -47,6 +47,27 @@ impl Loaded {
         name.rsplit('/').next().unwrap_or_default().to_owned()
     }
 
+    /// Whether it is surely none with a pool: the C library, what compilers link to every program, and this library. To look into
+    /// each of them is a good part of a first call.
+    pub fn has_no_pool(&self) -> bool {
+        const SYSTEM: [&[u8]; 12] = [
+            b"libc.so.",
+            b"libm.so.",
+            b"libmvec.so.",
+            b"libpthread.so.",
+            b"libdl.so.",
+            b"librt.so.",
+            b"libgcc_s.so.",
+            b"libstdc++.so.",
+            b"ld-linux",
+            b"libc.musl-",
+            b"ld-musl-",
+            b"libparallel_backend.so",
+        ];
+        let name = self.name.to_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        SYSTEM.iter().any(|system| name.starts_with(system))
+    }
+
     /// Whether there is a file behind it (the kernel's own object has none).
     fn is_file(&self) -> bool {
         let name = self.name.to_bytes();
@@ -234,6 +255,13 @@ mod tests {
         // Every object can reach qsort through its dependencies; only the C library has it.
         let owners = objects.iter().filter(|object| object.defines("qsort")).count();
         assert_eq!(owners, 1);
+    }
+
+    #[test]
+    fn the_program_may_have_a_pool_and_the_c_library_has_none() {
+        let (without, with): (Vec<_>, Vec<_>) = loaded().into_iter().partition(Loaded::has_no_pool);
+        assert!(without.iter().any(|object| object.file_name().starts_with("libc.")));
+        assert!(with.iter().any(|object| object.name.is_empty()));
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// None has.
+    pub fn has_no_pool(&self) -> bool {
+        true
+    }
+
     /// The last part of its name.
     pub fn file_name(&self) -> String {
         String::new()

@@ -90,7 +90,7 @@ fn look_again(now: Generation) -> Pools {
     let loaded = find::loaded();
     let opened: Vec<_> = loaded
         .iter()
-        .filter(|object| !judged.contains(&object.base))
+        .filter(|object| !object.has_no_pool() && !judged.contains(&object.base))
         .filter_map(|object| Object::open(object).map(Arc::new))
         .collect();
     let mut found: Vec<_> = opened.iter().flat_map(|object| pools_in(object, &loaded)).collect();
