@@ -50,21 +50,21 @@ impl Loaded {
     /// Whether it is surely none with a pool: the C library, what compilers link to every program, and this library. To look into
     /// each of them is a good part of a first call.
     pub fn has_no_pool(&self) -> bool {
-        const SYSTEM: [&[u8]; 12] = [
-            b"libc.so.",
-            b"libm.so.",
-            b"libmvec.so.",
-            b"libpthread.so.",
-            b"libdl.so.",
-            b"librt.so.",
-            b"libgcc_s.so.",
-            b"libstdc++.so.",
-            b"ld-linux",
-            b"libc.musl-",
-            b"ld-musl-",
-            b"libparallel_backend.so",
+        const SYSTEM: [&str; 12] = [
+            "libc.so.",
+            "libm.so.",
+            "libmvec.so.",
+            "libpthread.so.",
+            "libdl.so.",
+            "librt.so.",
+            "libgcc_s.so.",
+            "libstdc++.so.",
+            "ld-linux",
+            "libc.musl-",
+            "ld-musl-",
+            "libparallel_backend.so",
         ];
-        let name = self.name.to_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let name = self.file_name();
         SYSTEM.iter().any(|system| name.starts_with(system))
     }
 

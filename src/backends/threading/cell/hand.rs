@@ -121,6 +121,7 @@ const LOOKS: u32 = if cfg!(loom) { 1 } else { 16 };
 /// for the next time that it is sooner done alone.
 const BEGINNING_NS: u64 = 200;
 
+/// How often to look, where the caller's own part took so many nanoseconds. (A model of loom has no time.)
 fn looks(took: u64) -> u32 {
     if took < BEGINNING_NS && !cfg!(loom) { 0 } else { LOOKS }
 }
