@@ -44,17 +44,18 @@ class RayCluster:
                 [sys.executable, "-c", start, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
                 start_new_session=True, preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )  # fmt: skip
-        self._wait()
-        self.address = (self.folder / "ray/ray_current_cluster").read_text()
+        self.address = self._wait_for_address()
 
-    def _wait(self):
-        end = time.monotonic() + PATIENCE
-        while "Ray runtime started" not in self.log.read_text():
+    def _wait_for_address(self):
+        """Ray writes it last, after it has said that it runs."""
+        file, end = self.folder / "ray/ray_current_cluster", time.monotonic() + PATIENCE
+        while not (file.exists() and (address := file.read_text())):
             if time.monotonic() > end or self.process.poll() is not None:
                 text = self.log.read_text()
                 self.close()
                 raise RuntimeError(f"no Ray cluster after {PATIENCE} s:\n{text}")
             time.sleep(0.05)
+        return address
 
     def processes(self):
         """Those of the session, {pid: command line}; Ray's workers show there what they do."""
