@@ -2,6 +2,7 @@
 
 from statistics import median, quantiles
 
+from . import judge
 from .rows import OURS, PEERS, SERIAL, VARIANTS, Goal, Row, takes_part
 
 
@@ -9,29 +10,29 @@ def summarise(row: Row, values: dict[str, list[float]], cpus: int) -> dict:
     """The row's medians in ns, by peer, and what follows from them; `cpus` is how many the threads can use."""
     medians = {name: median(v) for name, v in values.items() if v}
     others = {name: v for name, v in medians.items() if name not in (OURS, SERIAL, *VARIANTS)}
-    best = min(others, key=others.get, default=None)
     serial = medians.get(SERIAL)
     serial_cpus = cpus if row.fill else min(row.serial_cpus, cpus)
-    ideal = serial * serial_cpus / cpus if serial is not None and serial_cpus else None
-    result = {
+    ideal_share = serial_cpus / cpus or None
+    return {
         "median_ns": medians,
-        "best_peer": best,
-        "ideal_ns": ideal,
+        "best_peer": min(others, key=others.get, default=None),
+        "ideal_ns": serial * ideal_share if serial is not None and ideal_share else None,
         "to_ours": ratios(medians, medians.get(OURS)),
-        "to_best_peer": ratios(medians, others.get(best)),
+        "lines": {who: line(goal, values, ideal_share, who) for who, goal in {OURS: row.goal, **row.variants}.items()},
     }
-    result["ours_spread"] = spread(values.get(OURS, []))
-    result["goal"] = goal_text(row.goal)
-    result["goal_reached"] = reached(row.goal, medians, best, ideal)
-    result["variants"] = {
-        name: {
-            "spread": spread(values.get(name, [])),
-            "goal": goal_text(goal),
-            "goal_reached": reached(goal, medians, best, ideal, name),
-        }
-        for name, goal in row.variants.items()
+
+
+def line(goal: Goal, values: dict[str, list[float]], ideal_share: float | None, who: str) -> dict:
+    """What the table says of ours, or of a variant: relative to the best peer and to the ideal, and of its goal."""
+    to_best, to_serial = judge.to_best(values, who), judge.to_other(values, SERIAL, who)
+    return {
+        "spread": spread(values.get(who, [])),
+        "to_best": median(to_best) if to_best else None,
+        "to_best_between": judge.interval(to_best) if to_best else None,
+        "of_ideal": ideal_share / median(to_serial) if ideal_share and to_serial else None,
+        "goal": goal_text(goal),
+        "verdict": judge.verdict(goal, values, ideal_share, who),
     }
-    return result
 
 
 def spread(values: list[float]) -> float | None:
@@ -63,30 +64,6 @@ def goal_text(goal: Goal) -> str:
     return "; ".join(parts)
 
 
-def reached(goal: Goal, medians: dict[str, float], best: str | None, ideal: float | None, who=OURS) -> bool | None:
-    """None where something that the goal speaks of was not measured."""
-    ours = medians.get(who)
-    if ours is None:
-        return None
-    limits = []
-    if goal.at_most_ns is not None:
-        limits.append(goal.at_most_ns)
-    if goal.of_serial is not None:
-        limits.append(scaled(medians.get(SERIAL), goal.of_serial))
-    if goal.above_ideal_ns is not None:
-        limits.append(None if ideal is None else ideal + goal.above_ideal_ns)
-    if goal.of_best is not None:
-        limits.append(scaled(medians.get(best), goal.of_best))
-    if goal.of_ideal is not None:
-        limits.append(scaled(ideal, 1 / goal.of_ideal))
-    limits += [medians.get(name) for name in goal.ahead_of]
-    return None if None in limits else all(ours <= limit for limit in limits)
-
-
-def scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
-
-
 def duration(ns: float) -> str:
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if ns >= size / 10:
@@ -105,35 +82,37 @@ def digits(value: float) -> str:
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}"
 
 
-MAIN_LEFT = (0, 1, 6, 9, 10)  # columns of words
+MAIN_LEFT = (0, 1, 6, 10, 11)  # columns of words
 
 
 def main_table(rows: list[Row], summaries: dict[str, dict]) -> list[list[str]]:
-    table = [["row", "unit", "serial", "ours", "±", "best", "peer", "ours/best", "of ideal", "goal", "reached"]]
+    table = [["row", "unit", "serial", "ours", "±", "best", "peer", "ours/best", "between", "of ideal", "goal", "reached"]]
     for row in rows:
-        s = summaries[row.name]
-        table.append(main_line(row, row.title, s, OURS, s["ours_spread"], s["goal"], s["goal_reached"]))
-        for name, own in s["variants"].items():
-            title = f"{row.title}, {VARIANTS[name]}"
-            table.append(main_line(row, title, s, name, own["spread"], own["goal"], own["goal_reached"]))
+        for who in summaries[row.name]["lines"]:
+            title = row.title if who == OURS else f"{row.title}, {VARIANTS[who]}"
+            table.append([title, *main_cells(row, summaries[row.name], who)])
     return table
 
 
-def main_line(row: Row, title: str, s: dict, who: str, spread: float | None, goal: str, reached: bool | None) -> list[str]:
-    ours, ideal, best = s["median_ns"].get(who), s["ideal_ns"], s["best_peer"]
+def main_cells(row: Row, s: dict, who: str) -> list[str]:
+    own = s["lines"][who]
     return [
-        title,
         row.unit,
         figure(row, s["median_ns"].get(SERIAL)),
-        figure(row, ours),
-        f"{spread:.0%}" if spread is not None else "",
-        figure(row, s["median_ns"].get(best)),
-        best or "",
-        digits(s["to_best_peer"][who]) if who in s["to_best_peer"] else "",
-        f"{ideal / ours:.0%}" if ideal and ours else "",
-        goal,
-        {True: "yes", False: "no", None: "?"}[reached],
+        figure(row, s["median_ns"].get(who)),
+        percent(own["spread"]),
+        figure(row, s["median_ns"].get(s["best_peer"])),
+        s["best_peer"] or "",
+        digits(own["to_best"]) if own["to_best"] else "",
+        " to ".join(map(digits, own["to_best_between"] or ())),
+        percent(own["of_ideal"]),
+        own["goal"],
+        own["verdict"],
     ]
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def ratio_table(rows: list[Row], summaries: dict[str, dict], peers: list[str], failed: set) -> list[list[str]]:
