@@ -15,6 +15,7 @@ mod phases;
 mod pool;
 mod slots;
 mod spin;
+mod wakeups;
 
 pub use params::{malformed_variables, variables};
 pub use pool::{begin_phase, end_phase, forget_after_fork, shutdown, spawn};

@@ -6,6 +6,7 @@ use super::params;
 use super::phases::Phases;
 use super::slots::{Slots, Wakeup};
 use super::spin::Spin;
+use super::wakeups::WAKING;
 use crate::cpu::{Birth, SignalsBlocked, fine_timer};
 use crate::fork;
 use crate::scope::{self, Token};
@@ -117,13 +118,13 @@ pub(super) enum Help {
 }
 
 /// Whether help is of use to a map that takes one thread so many nanoseconds: not below what handing over costs both sides,
-/// which is less where items are dealt. Waking a helper costs the caller, and takes time. Measured on 2 virtual CPUs.
+/// which is less where items are dealt (measured on 2 virtual CPUs). Waking a helper costs the caller, and takes time.
 pub(super) fn help(nanoseconds: u64, is_dealt: bool) -> Help {
-    const WAKING: u64 = 30_000;
+    let waking = WAKING.nanoseconds() * 6 / 5;
     let handing_over = if is_dealt { 1_400 } else { 2_500 };
     match nanoseconds {
         quick if quick < handing_over => Help::Useless,
-        short if short < WAKING => Help::IfAwake,
+        short if short < waking => Help::IfAwake,
         _ => Help::Useful,
     }
 }

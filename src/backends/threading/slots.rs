@@ -6,9 +6,11 @@
 
 use super::cell::{Mail, Mailbox};
 use super::spin::Spin;
+use crate::cpu::ticks;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Thread, current};
 use crate::trace::{self, What};
 use crossbeam_utils::CachePadded;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ pub(super) struct Slot {
     /// Written by the owner: whether it is inside somebody's work.
     pub(super) working: AtomicBool,
     thread: Mutex<Option<Thread>>,
+    /// When the owner was last woken, by [`ticks`]. Not of the protocol: who reads an old value learns nothing from it.
+    called: std::sync::atomic::AtomicU64,
 }
 
 /// Why a thread stops waiting.
@@ -28,7 +32,12 @@ pub(super) enum Wakeup {
 
 impl Slot {
     fn new() -> Self {
-        Slot { mail: Mailbox::new(), working: AtomicBool::new(false), thread: Mutex::new(None) }
+        Slot {
+            mail: Mailbox::new(),
+            working: AtomicBool::new(false),
+            thread: Mutex::new(None),
+            called: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     fn thread(&self) -> crate::sync::MutexGuard<'_, Option<Thread>> {
@@ -41,6 +50,7 @@ impl Slot {
     }
 
     pub(super) fn unpark(&self) {
+        self.called.store(ticks(), Relaxed);
         self.thread().iter().for_each(Thread::unpark);
     }
 
@@ -68,12 +78,13 @@ impl Slot {
                 }
                 Mail::Asleep if stay_awake() => self.mail.wake_up(),
                 Mail::Asleep => match spin.alarm() {
-                    Some(time) if !rest(Some(time)) => {
-                        spin.ring();
-                        self.mail.wake_up();
+                    Some(time) => {
+                        if let Some(late) = rest(Some(time)) {
+                            spin.ring(late);
+                            self.mail.wake_up();
+                        }
                     }
-                    Some(_) => {}
-                    None if !rest(patience()) && self.mail.become_busy() => return Wakeup::TimedOut,
+                    None if rest(patience()).is_some() && self.mail.become_busy() => return Wakeup::TimedOut,
                     // Woken for what others have done meanwhile: who has wanted it once will soon again.
                     None if self.mail.is_asleep() => {
                         self.mail.wake_up();
@@ -82,7 +93,7 @@ impl Slot {
                     None => {}
                 },
                 mail => {
-                    spin.end();
+                    spin.end(self.called.load(Relaxed));
                     return Wakeup::Mail(mail);
                 }
             }
@@ -90,18 +101,18 @@ impl Slot {
     }
 }
 
-/// Parks; false when the time is up.
-fn rest(patience: Option<Duration>) -> bool {
+/// Parks. When the time is up: by how much that is past.
+fn rest(patience: Option<Duration>) -> Option<Duration> {
     let _timeline = trace::span(|| What::Park);
     #[cfg(not(loom))]
     if let Some(patience) = patience {
         let begin = std::time::Instant::now();
         std::thread::park_timeout(patience);
-        return begin.elapsed() < patience;
+        return begin.elapsed().checked_sub(patience);
     }
     let _ = patience;
     crate::sync::park();
-    true
+    None
 }
 
 /// Slots by number. Their memory comes in blocks and stays.

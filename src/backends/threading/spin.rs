@@ -10,24 +10,23 @@
 //! has most of it.
 
 use super::params;
+use super::wakeups::{LATE, WAKING};
+use crate::cpu::{nanoseconds, ticks};
 use crate::sync::yield_now;
 use std::time::{Duration, Instant};
 
-/// What a wake-up costs, measured on 2 virtual CPUs: 23-27 µs until the woken thread answers.
-const LEAST: Duration = Duration::from_micros(20);
 /// The longest that a thread stays awake for a gap, which is twice the gap.
 const MOST: Duration = Duration::from_micros(250);
 /// Gaps up to this long are foreseen. At 2 ms that took 1.6 % of a CPU (`bench-ours gap-2ms`, CPU time with and without), and the
 /// longer the gap, the less.
 const LONGEST: Duration = Duration::from_millis(20);
-/// Gaps that stray further are not foreseen.
-const DOUBT: Duration = Duration::from_micros(50);
-/// So long before it expects a call a thread wakes up: of 1,000 timers of 1.9 ms on 2 virtual CPUs, with [`fine_timer`], half came
-/// 23 µs late or later, a tenth 42.
-///
-/// [`fine_timer`]: crate::cpu::fine_timer
-const EARLY: Duration = Duration::from_micros(60);
-/// What a chunk of a map takes (`job/claims.rs`), and about what it takes until a caller that has parked goes on: 25 to 50 µs.
+/// Gaps are alike where most of them differ by less than this.
+const ALIKE: Duration = Duration::from_micros(100);
+/// Gaps of which more than this part, one in so many, would be spent awake, since timers are late here, are not foreseen.
+const AWAKE_PART: u32 = 8;
+/// So long a thread stays awake without asking what its gaps were.
+const AT_FIRST: Duration = Duration::from_micros(10);
+/// What a chunk of a map takes (`job/claims.rs`).
 const CHUNK: Duration = Duration::from_micros(50);
 /// After this long awake the thread gives way once. It also makes the kernel count the thread's time as it is: Linux
 /// charges a whole tick to who runs when it comes.
@@ -48,10 +47,10 @@ pub(super) struct Spin {
     looked: Instant,
     /// The last gap, of which nothing has been learned yet.
     gap: Option<Duration>,
-    /// When an alarm has rung since then.
-    rang: Option<Instant>,
-    /// Whether it has parked, and nothing but a wake-up has ended that.
-    slept: bool,
+    /// When it last parked since then, by [`ticks`].
+    parked: Option<u64>,
+    /// When to give up waiting, after it became idle, where an alarm has been set since then.
+    last_call: Option<Duration>,
 }
 
 impl Spin {
@@ -64,24 +63,32 @@ impl Spin {
             idle_since: now,
             looked: now,
             gap: None,
-            rang: None,
-            slept: false,
+            parked: None,
+            last_call: None,
         }
     }
 
     /// The thread has become idle.
     pub(super) fn begin(&mut self) {
-        (self.is_timed, self.rang, self.slept) = (false, None, false);
+        (self.is_timed, self.parked, self.last_call) = (false, None, None);
     }
 
-    /// There is work.
-    pub(super) fn end(&mut self) {
+    /// There is work. If the thread was asleep it was called at `called`, by [`ticks`].
+    pub(super) fn end(&mut self, called: u64) {
         if !self.is_timed {
             self.at_once = self.at_once.saturating_add(1);
             return;
         }
-        // Who was awake has looked at the clock a microsecond or two ago. The time of a wake-up is none of the gap's.
-        let end = if self.slept { Instant::now() - LEAST } else { self.looked };
+        let end = match self.parked {
+            // The time of a wake-up is none of the gap's.
+            Some(parked) if called > parked => {
+                let waking = nanoseconds(ticks().saturating_sub(called));
+                WAKING.learn(waking);
+                Instant::now() - Duration::from_nanos(waking)
+            }
+            // Who was awake has looked at the clock a microsecond or two ago.
+            _ => self.looked,
+        };
         self.gap = Some(end.saturating_duration_since(self.idle_since));
     }
 
@@ -97,15 +104,19 @@ impl Spin {
             }
             self.learn();
         }
-        let (since, budget) = match (asked, self.rang) {
-            (Some(asked), _) => (self.idle_since, asked),
-            (None, Some(rang)) => (rang, self.gaps.window()),
-            (None, None) => (self.idle_since, self.gaps.budget()),
+        let defers = asked.is_none();
+        let mut keep = |budget| {
+            let mut vigil = Vigil { since: self.idle_since, budget, defers, looked: self.looked };
+            let found = vigil.keep(&found, &stay_awake);
+            self.looked = vigil.looked;
+            found
         };
-        let mut vigil = Vigil { since, budget, defers: asked.is_none(), looked: self.looked };
-        let found = vigil.keep(found, stay_awake);
-        self.looked = vigil.looked;
-        found
+        match (asked, self.last_call) {
+            (Some(asked), _) => keep(asked),
+            (None, Some(last_call)) => keep(last_call),
+            // What is usual takes a while to find out: only who has waited in vain for a while asks.
+            (None, None) => keep(WAKING.get().min(AT_FIRST)) || keep(self.gaps.budget()),
+        }
     }
 
     /// The thread is idle from now on, and has time to think of how it came to be.
@@ -120,68 +131,79 @@ impl Spin {
 
     /// The thread parks. After this long it had better be awake, since the next call is near.
     pub(super) fn alarm(&mut self) -> Option<Duration> {
-        self.slept = true;
-        if cfg!(loom) || params::spin().is_some() || self.rang.is_some() {
+        self.parked = Some(ticks());
+        if cfg!(loom) || params::spin().is_some() {
             return None;
         }
-        let left = self.gaps.next_call()?.checked_sub(self.idle_since.elapsed())?;
-        (left > LEAST).then_some(left)
+        let (alarm, last_call) = self.gaps.next_call()?;
+        let left = alarm.checked_sub(self.idle_since.elapsed()).filter(|left| *left > WAKING.get())?;
+        self.last_call = Some(last_call);
+        Some(left)
     }
 
-    /// It has parked for so long and nobody has called.
-    pub(super) fn ring(&mut self) {
-        self.rang = Some(Instant::now());
-        self.slept = false;
+    /// It wakes up so late after the time of its alarm.
+    pub(super) fn ring(&mut self, late: Duration) {
+        LATE.learn(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX));
+        self.looked = Instant::now();
     }
 }
 
-/// What a thread learns of the gaps between its pieces of work.
+/// What a thread knows of the gaps between its pieces of work: the last ones. Most of them decide: a pause, or a time without a CPU,
+/// undoes nothing, and a new rhythm is soon the usual one.
 struct Gaps {
-    average: Duration,
-    /// How far they are from that on average.
-    stray: Duration,
+    last: [Duration; Gaps::KEPT],
+    oldest: usize,
 }
 
 impl Gaps {
+    const KEPT: usize = 8;
+    const MOST: usize = 6;
+
     fn new() -> Self {
-        Gaps { average: Duration::ZERO, stray: LONGEST }
+        Gaps { last: [Duration::MAX; Gaps::KEPT], oldest: 0 }
     }
 
     fn learn(&mut self, gap: Duration) {
-        let gap = gap.min(LONGEST * 2);
-        self.stray = (self.stray * 3 + gap.abs_diff(self.average)) / 4;
-        self.average = (self.average * 3 + gap) / 4;
+        self.last[self.oldest] = gap;
+        self.oldest = (self.oldest + 1) % Gaps::KEPT;
+    }
+
+    fn sorted(&self) -> [Duration; Gaps::KEPT] {
+        let mut sorted = self.last;
+        sorted.sort_unstable();
+        sorted
     }
 
     /// How long to stay awake at first.
     fn budget(&self) -> Duration {
-        if self.average * 2 <= MOST { (self.average * 2).max(LEAST) } else { LEAST }
+        let usual = self.sorted()[Gaps::MOST - 1];
+        if usual <= MOST / 2 { (usual * 2).max(WAKING.get()) } else { WAKING.get() }
     }
 
-    /// How long before and after its expected time a call may come.
-    fn doubt(&self) -> Duration {
-        self.stray * 2
+    /// The shortest and the longest of most gaps: those that lie closest together.
+    fn most(&self) -> (Duration, Duration) {
+        let sorted = self.sorted();
+        let windows = sorted.windows(Gaps::MOST).map(|most| (most[0], most[Gaps::MOST - 1]));
+        windows.min_by_key(|(shortest, longest)| *longest - *shortest).unwrap_or_default()
     }
 
-    /// How long after becoming idle to wake up for the next call, where calls come regularly.
-    fn next_call(&self) -> Option<Duration> {
-        let is_regular = self.average <= LONGEST && self.doubt() <= DOUBT;
-        if is_regular { self.average.checked_sub(EARLY + self.doubt()) } else { None }
-    }
-
-    /// How long to stay awake after that.
-    fn window(&self) -> Duration {
-        EARLY + self.doubt() * 2 + LEAST
+    /// How long after becoming idle to set an alarm for, so as to be awake for the next call, where calls come regularly; and when to
+    /// expect it no more.
+    fn next_call(&self) -> Option<(Duration, Duration)> {
+        let ((shortest, longest), early) = (self.most(), LATE.get());
+        let is_regular = longest <= LONGEST && longest - shortest <= ALIKE && early * AWAKE_PART <= shortest;
+        is_regular.then(|| (shortest - early, longest + WAKING.get()))
     }
 }
 
-/// Waits for threads that are in their last chunk: awake for as long as one takes, since it would take as long to wake up.
-/// False when it is time to sleep.
+/// Waits for threads that are in their last chunk: awake for as long as one takes, or as it would take to wake up. False when it
+/// is time to sleep.
 pub(super) fn wait_for_a_chunk(found: impl Fn() -> bool) -> bool {
     if found() {
         return true;
     }
-    let budget = params::spin().map_or(CHUNK, |asked| asked.min(CHUNK));
+    let budget = CHUNK.max(WAKING.get());
+    let budget = params::spin().map_or(budget, |asked| asked.min(budget));
     let now = Instant::now();
     Vigil { since: now, budget, defers: true, looked: now }.keep(found, || false)
 }
@@ -252,26 +274,34 @@ mod tests {
 
     #[test]
     fn short_gaps_are_spun_through() {
-        assert_eq!(Gaps::new().budget(), LEAST);
-        assert!(learned([100; 30]).budget() > Duration::from_micros(195));
-        assert_eq!(learned([300; 30]).budget(), LEAST);
+        let least = Duration::from_micros(100);
+        assert!(Gaps::new().budget() <= least);
+        assert!(learned([100; 8]).budget() > Duration::from_micros(195));
+        assert!(learned([300; 8]).budget() <= least);
     }
 
     #[test]
     fn long_gaps_that_are_alike_are_foreseen() {
-        let gaps = learned((0..60).map(|turn| 2000 + turn % 3));
-        let next = gaps.next_call().unwrap();
-        assert!(next < Duration::from_micros(2000) - EARLY && next > Duration::from_micros(1900), "{next:?}");
-        assert!(next + gaps.window() > Duration::from_micros(2000), "it is awake when the call comes");
-        assert!(gaps.window() < Duration::from_micros(100), "and not for long");
+        let (alarm, last) = learned((0..8).map(|turn| 4000 + turn)).next_call().unwrap();
+        let micros = Duration::from_micros;
+        assert!(alarm < micros(4000) && alarm >= micros(4000 - 250), "{alarm:?}");
+        assert!(last > micros(4005) && last <= micros(4007 + 100), "{last:?}");
     }
 
     #[test]
     fn others_are_not() {
         assert_eq!(Gaps::new().next_call(), None);
-        assert_eq!(learned((0..60).map(|turn| 1000 + turn % 2 * 1000)).next_call(), None);
-        assert_eq!(learned([50_000; 100]).next_call(), None);
-        let after_a_pause = learned(std::iter::repeat_n(2000, 60).chain([1_000_000]));
-        assert_eq!(after_a_pause.next_call(), None);
+        assert_eq!(learned((0..8).map(|turn| 1000 + turn % 2 * 1000)).next_call(), None);
+        assert_eq!(learned([50_000; 8]).next_call(), None);
+        assert_eq!(learned([20; 8]).next_call(), None, "timers are too late for that");
+    }
+
+    #[test]
+    fn one_pause_changes_nothing_and_a_new_rhythm_is_soon_learned() {
+        let after = |others: Vec<u64>| learned(std::iter::repeat_n(4000, 8).chain(others)).next_call();
+        let before = after(vec![]).unwrap();
+        assert_eq!(after(vec![1_000_000]).unwrap().1, before.1);
+        assert_eq!(after(vec![8000; 3]), None);
+        assert_eq!(after(vec![8000; 6]).unwrap().1 - before.1, Duration::from_millis(4));
     }
 }
