@@ -36,7 +36,8 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Finds the tables of the object at `base`. `None` where it has no symbols or no hash to count them by.
+    /// Finds the tables of the object at `base`. `None` where it has no symbols or no hash to count them by, or defines no function, as
+    /// most programs do not for others.
     ///
     /// # Safety
     /// `dynamic` is the dynamic table of an object loaded at `base`, which stays loaded for as long as the
@@ -75,12 +76,14 @@ impl Symbols {
         // SAFETY: the dynamic table gives both addresses and the size of the names, the hash table the number
         // of symbols; all of them lie in segments that are mapped while the object is loaded, and nobody
         // writes there.
-        unsafe {
-            Some(Symbols {
+        let symbols = unsafe {
+            Symbols {
                 table: std::slice::from_raw_parts(address(table) as *const Sym, count),
                 names: std::slice::from_raw_parts(address(names) as *const u8, names_size),
-            })
-        }
+            }
+        };
+        let has_some = symbols.functions().next().is_some();
+        has_some.then_some(symbols)
     }
 
     /// Whether the object itself defines a function of this name.

@@ -46,7 +46,8 @@ pub fn find(object: &Arc<Object>, loaded: &[Loaded]) -> Option<Pool> {
     let mkl = unsafe {
         Mkl { get: object.own("MKL_Get_Max_Threads")?, set_local: object.own("MKL_Set_Num_Threads_Local")? }
     };
-    let among_loaded = |start: &str| loaded.iter().any(|other| other.file_name().starts_with(start));
+    let among_loaded =
+        |start: &str| loaded.iter().any(|other| other.file_name().starts_with(start.as_bytes()));
     let is_front = object.file_name().starts_with("libmkl_rt");
     if !is_front && object.file_name().starts_with("libmkl_") && among_loaded("libmkl_rt") {
         // A layer behind the front: the same counts by another name.
