@@ -91,6 +91,8 @@ pub(super) struct Warm {
 const QUICK_NS: u64 = 1_500;
 /// Where it was dealt: helpers stay awake for as long (`backends/threading/spin.rs`).
 const AWAKE_NS: u64 = 20_000;
+/// After so long it has no place in a row of such calls any more, and none has to be counted (`job/mod.rs`).
+const PAUSE_NS: u64 = 50_000;
 
 impl Warm {
     /// What the last call on this thread chose, if a call like this one would choose the same. It began at `now`.
@@ -112,33 +114,39 @@ impl Warm {
         items: &Items,
         is_same: impl FnOnce(&T) -> bool,
     ) -> std::result::Result<Result<()>, Box<Warm>> {
-        let Some((job, how)) = self.repeated_by(items, is_same) else { return Err(self) };
-        self.began = items.started;
+        let since = nanoseconds(items.started.wrapping_sub(self.began));
+        let Some((mut job, how)) = self.repeated_by(items, since, is_same) else { return Err(self) };
         let mut ran = Ok(());
         match how {
             Repeat::Alone => {
                 let own = self.twin.take().unwrap_or_else(|| job.clone());
                 self.twin = job.run_alone_again(own);
             }
-            Repeat::Dealt => {
+            Repeat::Dealt if since < AWAKE_NS || Job::pause(&mut job, items.started) => {
                 job.begin_again();
                 ran = self.opened.session.run_again(&job);
             }
+            Repeat::Dealt => {
+                self.spare = Some(job);
+                return Err(self);
+            }
         }
+        self.began = items.started;
         let result = job.finish(&self.opened.name, ran);
         self.spare = Some(job);
         self.put_back();
         Ok(result)
     }
 
-    /// The last call's job, if this call may repeat it, and how.
+    /// The last call's job, if this call, so many nanoseconds after it, may repeat it, and how.
     fn repeated_by<T: Task>(
         &mut self,
         items: &Items,
+        since: u64,
         is_same: impl FnOnce(&T) -> bool,
     ) -> Option<(Arc<Job>, Repeat)> {
-        let since = nanoseconds(items.started.wrapping_sub(self.began));
-        if since >= AWAKE_NS || self.around.limit != InnerLimit::None || trace::is_on() {
+        let is_counted = (AWAKE_NS..PAUSE_NS).contains(&since);
+        if is_counted || self.around.limit != InnerLimit::None || trace::is_on() {
             return None;
         }
         let shares = 1 + usize::from(self.twin.is_some());
