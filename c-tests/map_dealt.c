@@ -72,6 +72,41 @@ TEST(an_item_that_runs_is_told_of_the_others_failure) {
     }
 }
 
+/* ---- the same map after a pause ---- */
+
+typedef struct calls {
+    atomic_size_t ran;
+    size_t failing;
+} calls;
+
+static int32_t count_or_fail(void *ctx, size_t index, const void *input, void *output) {
+    (void)input, (void)output;
+    calls *c = ctx;
+    atomic_fetch_add(&c->ran, 1);
+    return index == c->failing ? 7 : 0;
+}
+
+TEST(the_same_map_after_a_pause_runs_whole_and_tells_of_its_own_failures) {
+    const pb_scope scope = open_scope("threading", 2);
+    calls c = {0};
+    for (size_t round = 0; round < rounds(1000); round++) {
+        /* Up to 0.1 ms: the helper is awake, asleep, or about to be either. */
+        for (const double end = seconds() + 1e-5 * (double)(round % 11); seconds() < end;) {
+        }
+        c.ran = 0;
+        c.failing = round % 7 == 0 ? 1 : 2; /* 2: none */
+        const pb_status status = pb_parallel_map(count_or_fail, &c, 2, NULL, 0, NULL, 0, NULL);
+        if (c.failing == 1) {
+            CHECK_INT(PB_ERR_TASK_FAILED, status);
+            CHECK_INT(1, last_info().task_index);
+        } else {
+            CHECK_INT(PB_OK, status);
+            CHECK_INT(2, c.ran);
+        }
+    }
+    close_scope(scope);
+}
+
 /* ---- what an item finds ---- */
 
 static int32_t leave_a_scope_open(void *ctx, size_t index, const void *input, void *output) {
@@ -142,6 +177,7 @@ static void all(void) {
     RUN(two_items_have_two_threads);
     RUN(an_item_that_fails_is_named);
     RUN(an_item_that_runs_is_told_of_the_others_failure);
+    RUN(the_same_map_after_a_pause_runs_whole_and_tells_of_its_own_failures);
     RUN(what_an_item_leaves_behind_does_not_reach_the_next_map);
     RUN(callers_at_once_share_the_helpers);
     RUN(items_make_maps_of_their_own);
