@@ -155,11 +155,11 @@ pub(in crate::backends::threading) fn hand<P: Lender, T: Deal>(
         drop(ManuallyDrop::into_inner(own));
         return Handed::Nobody;
     };
-    let mut hand = Hand { pool, slot, errand, gate, all, forks: pool.forks(), looks: 0, open: true };
     // The thread is a little behind, so there is time to look at the clock.
-    let begin = ticks();
+    let mut hand =
+        Hand { pool, slot, errand, gate, all, forks: pool.forks(), began: ticks(), looks: 0, open: true };
     body();
-    hand.looks = looks(nanoseconds(ticks().wrapping_sub(begin)));
+    hand.looks = looks(nanoseconds(ticks().wrapping_sub(hand.began)));
     let end = hand.close();
     drop(hand);
     let handed = match end {
@@ -186,6 +186,8 @@ struct Hand<'a, P: Lender> {
     /// How many will have left when the thread has.
     all: u32,
     forks: u32,
+    /// When the caller began its own part, by [`ticks`].
+    began: u64,
     /// How often it looks whether the thread has left before it looks into the mailbox.
     looks: u32,
     open: bool,
@@ -220,7 +222,7 @@ impl<P: Lender> Hand<'_, P> {
             return End::Back;
         }
         let _timeline = trace::span(|| What::Join);
-        if self.gate.wait(self.all, &abandoned) { End::Left } else { End::Abandoned }
+        if self.gate.wait(self.all, self.began, &abandoned) { End::Left } else { End::Abandoned }
     }
 }
 

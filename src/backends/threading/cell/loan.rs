@@ -2,6 +2,7 @@
 
 use super::{ASLEEP, Errand, Gate, IDLE, Leave, Lender, SLEPT, Visit};
 use crate::backends::threading::slots::Slots;
+use crate::cpu::ticks;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::trace::{self, What};
 
@@ -65,9 +66,11 @@ pub(in crate::backends::threading) fn lend<P: Lender + Sync>(
         posted: Default::default(),
         late: false,
         forks: pool.forks(),
+        began: 0,
         open: true,
     };
     loan.post(places);
+    loan.began = ticks();
     body();
     loan.close()
 }
@@ -141,6 +144,8 @@ struct Loan<'a, P: Lender> {
     /// Whether it is on the board.
     late: bool,
     forks: u32,
+    /// When the caller began its own part, by [`ticks`].
+    began: u64,
     open: bool,
 }
 
@@ -201,7 +206,7 @@ impl<P: Lender> Loan<'_, P> {
         let _timeline = (began > 0).then(|| trace::span(|| What::Join));
         match began {
             0 => Visits::None,
-            _ if self.gate.wait(began, &abandoned) => Visits::Some,
+            _ if self.gate.wait(began, self.began, &abandoned) => Visits::Some,
             _ => Visits::Abandoned,
         }
     }

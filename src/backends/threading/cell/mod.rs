@@ -122,9 +122,10 @@ impl Gate {
         }
     }
 
-    /// Waits until so many have left as `all`; false if they never will, because this process is a fork.
-    fn wait(&self, all: u32, abandoned: &dyn Fn() -> bool) -> bool {
-        if spin::wait_for_a_chunk(|| self.left() == all) {
+    /// Waits until so many have left as `all`, where the caller began its own part at `began`; false if they never will, because this
+    /// process is a fork.
+    fn wait(&self, all: u32, began: u64, abandoned: &dyn Fn() -> bool) -> bool {
+        if spin::wait_for_the_last(began, || self.left() == all) {
             return true;
         }
         if abandoned() {
