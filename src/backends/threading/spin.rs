@@ -128,8 +128,7 @@ impl Spin {
     /// The thread is idle from now on, and has time to think of how it came to be.
     fn learn(&mut self) {
         self.gap.take().into_iter().for_each(|gap| self.gaps.learn(gap));
-        // After eight there is a tenth left of what was known before.
-        (0..self.at_once.min(8)).for_each(|_| self.gaps.learn(Duration::ZERO));
+        (0..self.at_once.min(Gaps::KEPT as u32)).for_each(|_| self.gaps.learn(Duration::ZERO));
         self.idle_since = Instant::now();
         self.looked = self.idle_since;
         (self.is_timed, self.at_once) = (true, 0);
