@@ -239,6 +239,16 @@ typedef int32_t (*pb_task_fn)(void *ctx, size_t index, const void *input, void *
 /// succeeds ends with done == total. Non-zero asks to cancel.
 typedef int32_t (*pb_progress_fn)(void *user, size_t done, size_t failed, size_t total, double elapsed_seconds);
 
+/// Runs the items from `begin` to `end - 1`, one after the other, each as the map's function would. `inputs` and `outputs` point at the
+/// elements of item `begin` (NULL where the array is NULL). 0 is success; else it stops at the first item that fails, writes its index
+/// to `failed`, and returns its code. As `pb_task_fn`, it must not throw or longjmp.
+typedef int32_t (*pb_range_fn)(void *ctx,
+                               size_t begin,
+                               size_t end,
+                               const void *inputs,
+                               void *outputs,
+                               size_t *failed);
+
 /// How a map is run. Zero everywhere but in `struct_size` is the default.
 typedef struct pb_map_options {
     /// `sizeof(pb_map_options)`.
@@ -268,6 +278,13 @@ typedef struct pb_map_options {
     uint32_t retries;
     /// 0.
     uint32_t reserved;
+    /// For items so short that to call a function for each is a good part of their time: a loop over a range of them, which your
+    /// compiler can inline them into; or NULL. It must do what the function does. It is called for a chunk where the function would be
+    /// called for each of its items: in this process, where nobody watches single ones (`timeout`, `statuses`, `progress`,
+    /// PB_COLLECT_ERRORS, submitted maps). Between two items of a chunk nothing is looked at then: after a failure elsewhere, or when the
+    /// map is cancelled, those begun are run to their end, some 50 µs of them unless `batch_size` says otherwise; and what an item
+    /// leaves behind, an open scope or a text, reaches the next. Since 0.1.0.
+    pb_range_fn range;
 } pb_map_options;
 
 /// Runs `fn(ctx, i, inputs + i * input_size, outputs + i * output_size)` for every i below `n_items`, on the backend and

@@ -59,7 +59,7 @@ fn assertions() -> String {
     let mut c = "#include <parallel_backend.h>\n".to_owned();
     layout!(&mut c, pb_error_info: struct_size status task_code task_index exit_code signal attempts reserved);
     layout!(&mut c, pb_map_options: struct_size n_jobs flags batch_size timeout ctx_size task statuses progress
-            progress_user retries reserved);
+            progress_user retries reserved range);
     layout!(&mut c, pb_chunk: begin end);
     layout!(&mut c, pb_bytes: data size);
     layout!(&mut c, pb_backend_vtable: struct_size abi_version capabilities open close effective_n_jobs run

@@ -169,6 +169,7 @@ impl Map {
             progress_user: null_mut(),
             retries: 0,
             reserved: 0,
+            range: None,
         }
     }
 

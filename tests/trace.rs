@@ -37,6 +37,7 @@ fn map(
         progress_user: null_mut(),
         retries: 0,
         reserved: 0,
+        range: None,
     };
     // SAFETY: there are no arrays, and the tasks below take their ctx for what it is.
     let status = unsafe { pb_parallel_map(Some(task), ctx, items, null(), 0, null_mut(), 0, &options) };

@@ -111,6 +111,7 @@ pub unsafe extern "C" fn pb_map_bytes(
         let mut own = None;
         // SAFETY: the caller promised options with their size set, or NULL.
         let options = unsafe { map::read_options(options, &mut own) }?;
+        map::no_range(options)?;
         let call = r#fn.ok_or_else(|| abi::null("fn"))?;
         writable(results, "results")?;
         let collects = options.flags & map::PB_COLLECT_ERRORS != 0;

@@ -95,6 +95,7 @@ pub unsafe extern "C" fn pb_reduce(
 }
 
 fn check(options: &pb_map_options) -> Result<()> {
+    map::no_range(options)?;
     if options.flags & PB_COLLECT_ERRORS != 0 || !options.statuses.is_null() {
         return Err(Error::invalid(
             "a reduction has one result: it has no use for PB_COLLECT_ERRORS and statuses",

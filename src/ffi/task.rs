@@ -1,6 +1,6 @@
 //! A caller's function with its arrays, as the job runs it.
 
-use super::map::pb_task_fn;
+use super::map::{pb_range_fn, pb_task_fn};
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::message::{Kind, Pieces};
 use crate::shared::{self, Mapping, Owner, Spare};
@@ -15,6 +15,10 @@ use std::sync::{Arc, OnceLock};
 /// What a task "returned" that threw an exception instead.
 pub(super) const THREW: i32 = i32::MIN;
 
+/// A loop that there is.
+type Range =
+    unsafe extern "C-unwind" fn(*mut c_void, usize, usize, *const c_void, *mut c_void, *mut usize) -> i32;
+
 /// The items of a call. What workers need of each comes first, in one line of the cache.
 #[repr(C, align(64))]
 pub struct CTask {
@@ -25,6 +29,8 @@ pub struct CTask {
     /// Where the array begins; another place in a worker process.
     outputs: AtomicPtr<u8>,
     output_size: usize,
+    /// A loop over items, where the caller has one.
+    range: pb_range_fn,
     statuses: *mut i32,
     /// Keeps that other place.
     area: OnceLock<Arc<Spare>>,
@@ -52,6 +58,7 @@ pub struct Elements<'a> {
     pub statuses: *mut i32,
     /// The task's, for other processes.
     pub name: Option<&'a str>,
+    pub range: pb_range_fn,
 }
 
 impl Elements<'_> {
@@ -65,6 +72,7 @@ impl Elements<'_> {
         output_size: 0,
         statuses: null_mut(),
         name: None,
+        range: None,
     };
 }
 
@@ -75,7 +83,7 @@ impl CTask {
     /// The function and the arrays are what the header asks for, for `n_items` items, until the job is over.
     #[inline(always)]
     pub unsafe fn new(n_items: usize, elements: Elements) -> Result<Self> {
-        let Elements { call, ctx, ctx_size, inputs, input_size, outputs, output_size, statuses, name } =
+        let Elements { call, ctx, ctx_size, inputs, input_size, outputs, output_size, statuses, name, range } =
             elements;
         let call = call.ok_or_else(|| super::abi::null("fn"))?;
         let fits = |size: usize| n_items.checked_mul(size).is_some_and(|bytes| bytes <= isize::MAX as usize);
@@ -95,6 +103,7 @@ impl CTask {
             input_size,
             outputs: AtomicPtr::new(outputs.cast()),
             output_size,
+            range,
             area: OnceLock::new(),
             statuses,
             ctx_size,
@@ -105,13 +114,14 @@ impl CTask {
     /// Whether a task of these elements would be the same.
     #[inline(always)]
     pub fn is_of(&self, elements: &Elements) -> bool {
-        let Elements { call, ctx, ctx_size, inputs, input_size, outputs, output_size, statuses, name } =
+        let Elements { call, ctx, ctx_size, inputs, input_size, outputs, output_size, statuses, name, range } =
             *elements;
         call.is_some_and(|call| self.call as usize == call as usize)
             && (self.ctx, self.ctx_size, self.statuses) == (ctx, ctx_size, statuses)
             && (self.inputs, self.input_size) == (inputs.cast(), input_size)
             && (self.first_output(), self.output_size) == (outputs.cast(), output_size)
             && self.name.as_deref() == name
+            && self.range.map(|range| range as usize) == range.map(|range| range as usize)
             && self.area.get().is_none()
     }
 
@@ -161,6 +171,17 @@ impl CTask {
             output = output.wrapping_add(output_step);
             code
         })
+    }
+
+    /// The caller's own loop over a chunk.
+    fn run_loop(&self, range: Range, chunk: Chunk, at: &Cell<usize>) -> Option<i32> {
+        let Chunk { begin, end } = chunk;
+        let (inputs, outputs) = self.elements(begin);
+        // SAFETY: the caller promised that the loop may be called so, from this thread too; end <= n_items.
+        let code = unsafe { range(self.ctx, begin, end, inputs.cast(), outputs.cast(), at.as_ptr()) };
+        let failed = code != 0;
+        at.set(if failed { at.get().clamp(begin, end.saturating_sub(1).max(begin)) } else { end });
+        failed.then_some(code)
     }
 
     fn first_output(&self) -> *mut u8 {
@@ -253,6 +274,7 @@ impl Task for CTask {
             output_size: other.output_size,
             statuses: other.statuses,
             name: other.name.as_deref(),
+            range: other.range,
         })
     }
 
@@ -272,7 +294,11 @@ impl Task for CTask {
 
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
-        let code = contain(|| self.run_items(chunk.end, flags, &at), Some(THREW));
+        let run = || match self.range {
+            Some(range) => self.run_loop(range, chunk, &at),
+            None => self.run_items(chunk.end, flags, &at),
+        };
+        let code = contain(run, Some(THREW));
         (at.get(), code)
     }
 
