@@ -269,7 +269,9 @@ template <class Range> using if_contiguous = std::enable_if_t<is_contiguous<Rang
 /// Calls f(index) for each index in [0, n), in parallel, and returns when all calls have. What f returns is
 /// ignored.
 ///
-/// Throws task_error where a call of f threw: no further item starts, and of the items that failed the one
+/// The loop over a chunk of items is compiled together with f, so that f may take a nanosecond.
+///
+/// Throws task_error where a call of f threw: no further chunk is begun, and of the items that failed the one
 /// with the lowest index is reported. With PB_COLLECT_ERRORS every item runs first. Throws error for every
 /// other failure.
 template <class F> void for_each(std::size_t n, F &&f, const options &settings = {}) {
