@@ -137,6 +137,13 @@ impl Object {
     pub fn open(loaded: &Loaded) -> Option<Object> {
         use std::os::unix::ffi::OsStrExt;
         let is_program = loaded.name.is_empty();
+        // SAFETY: the loader listed this dynamic table for this base. The object at this base is pinned by `library` below, whose
+        // symbols do not leave this value, or is the program, which is never unloaded.
+        let symbols = || unsafe { Symbols::read(loaded.base, loaded.dynamic as *const Dyn) };
+        // Usually there are none, and a handle would be for nothing.
+        if is_program && symbols().is_none() {
+            return None;
+        }
         let name = std::ffi::OsStr::from_bytes(loaded.name.to_bytes());
         let library = if is_program {
             Library::this()
@@ -145,10 +152,7 @@ impl Object {
             unsafe { Library::open(Some(name), libc::RTLD_LAZY | libc::RTLD_NOLOAD) }.ok()?
         };
         let library = still_at(loaded.base, library)?;
-        // SAFETY: the loader listed this dynamic table for this base, the object at this base is pinned by
-        // `library`, and the symbols do not leave this value.
-        let symbols = unsafe { Symbols::read(loaded.base, loaded.dynamic as *const Dyn) }?;
-        Some(Object { base: loaded.base, name: name.into(), symbols, library })
+        Some(Object { base: loaded.base, name: name.into(), symbols: symbols()?, library })
     }
 
     /// Its file, with links resolved. The system is asked for each part of it, so only for objects that matter.

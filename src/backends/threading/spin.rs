@@ -13,6 +13,7 @@ use super::params;
 use super::wakeups::{LATE, WAKING};
 use crate::cpu::{nanoseconds, ticks};
 use crate::sync::yield_now;
+use std::cell::LazyCell;
 use std::time::{Duration, Instant};
 
 /// The longest that a thread stays awake for a gap, which is twice the gap.
@@ -24,7 +25,7 @@ const LONGEST: Duration = Duration::from_millis(20);
 const ALIKE: Duration = Duration::from_micros(100);
 /// Gaps of which more than this part, one in so many, would be spent awake, since timers are late here, are not foreseen.
 const AWAKE_PART: u32 = 8;
-/// So long a thread stays awake without asking what its gaps were.
+/// So long a thread stays awake without asking what its gaps were, which takes a while.
 const AT_FIRST: Duration = Duration::from_micros(10);
 /// What a chunk of a map takes (`job/claims.rs`).
 const CHUNK: Duration = Duration::from_micros(50);
@@ -90,7 +91,7 @@ impl Spin {
             Some(parked) if called > parked => {
                 let waking = nanoseconds(ticks().saturating_sub(called));
                 WAKING.learn(waking);
-                Instant::now() - Duration::from_nanos(waking)
+                Instant::now().checked_sub(Duration::from_nanos(waking)).unwrap_or(self.looked)
             }
             // Who was awake has looked at the clock a microsecond or two ago.
             _ => self.looked,
@@ -110,19 +111,16 @@ impl Spin {
             }
             self.learn();
         }
-        let defers = asked.is_none();
-        let mut keep = |budget| {
-            let mut vigil = Vigil { since: self.idle_since, budget, defers, looked: self.looked };
-            let found = vigil.keep(&found, &stay_awake);
-            self.looked = vigil.looked;
-            found
+        let mut vigil = Vigil {
+            since: self.idle_since,
+            at_least: if asked.is_none() { AT_FIRST } else { Duration::ZERO },
+            defers: asked.is_none(),
+            looked: self.looked,
         };
-        match (asked, self.last_call) {
-            (Some(asked), _) => keep(asked),
-            (None, Some(last_call)) => keep(last_call),
-            // What is usual takes a while to find out: only who has waited in vain for a while asks.
-            (None, None) => keep(WAKING.get().min(AT_FIRST)) || keep(self.gaps.budget()),
-        }
+        let budget = LazyCell::new(|| asked.or(self.last_call).unwrap_or_else(|| self.gaps.budget()));
+        let found = vigil.keep(found, stay_awake, || *budget);
+        self.looked = vigil.looked;
+        found
     }
 
     /// The thread is idle from now on, and has time to think of how it came to be.
@@ -212,7 +210,7 @@ pub(super) fn wait_for_the_last(began: u64, found: impl Fn() -> bool) -> bool {
     let budget = CHUNK.max(WAKING.get()).max((worked / WAITING_PART).min(LONGEST_WAIT));
     let budget = params::spin().map_or(budget, |asked| asked.min(budget));
     let now = Instant::now();
-    Vigil { since: now, budget, defers: true, looked: now }.keep(found, || false)
+    Vigil { since: now, at_least: Duration::ZERO, defers: true, looked: now }.keep(found, || false, || budget)
 }
 
 /// Looks for as long as two readings of the clock lie apart.
@@ -230,7 +228,8 @@ fn look_often(found: impl Fn() -> bool) -> bool {
 /// One time of waiting awake.
 struct Vigil {
     since: Instant,
-    budget: Duration,
+    /// It does not ask before for how long.
+    at_least: Duration,
     /// Whether others who want the CPU end it.
     defers: bool,
     /// When it last looked at the clock.
@@ -238,7 +237,12 @@ struct Vigil {
 }
 
 impl Vigil {
-    fn keep(&mut self, found: impl Fn() -> bool, stay_awake: impl Fn() -> bool) -> bool {
+    fn keep(
+        &mut self,
+        found: impl Fn() -> bool,
+        stay_awake: impl Fn() -> bool,
+        budget: impl Fn() -> Duration,
+    ) -> bool {
         if cfg!(loom) {
             // There is no time: a thread sleeps at once, or leaves the others a turn.
             let stays = stay_awake();
@@ -255,7 +259,7 @@ impl Vigil {
             self.looked = Instant::now();
             let awake = self.looked.saturating_duration_since(self.since);
             let stays = stay_awake();
-            if awake > self.budget && !stays {
+            if !stays && awake > self.at_least && awake > budget() {
                 return false;
             }
             if (stays || gave_way.is_zero()) && awake > gave_way + GIVE_WAY {
