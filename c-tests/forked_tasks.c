@@ -294,6 +294,36 @@ TEST(every_item_may_fail_with_a_text_of_any_length) {
         CHECK_INT(i + 1, statuses[i]);
 }
 
+typedef struct pair {
+    int begun;
+    int culprit;
+} pair;
+
+static int32_t one_fails_the_other_follows(void *ctx, size_t index, const void *input, void *output) {
+    (void)input, (void)output;
+    pair *p = ctx;
+    raise_by_1(&p->begun);
+    if ((int)index == p->culprit)
+        return wait_for(&p->begun, 2) ? 3 : 4;
+    return wait_cancelled() ? 5 : 6;
+}
+
+/* Whichever of the two the parent hears first. */
+TEST(the_error_is_of_the_item_that_failed_by_itself) {
+    void *block = NULL;
+    CHECK_OK(pb_alloc_shared(sizeof(pair), &block));
+    pair *p = block;
+    const pb_map_options options = {.struct_size = sizeof options, .batch_size = 1};
+    for (size_t round = 0; round < rounds(100); round++) {
+        *p = (pair){.culprit = (int)(round % 2)};
+        int32_t outputs[2];
+        CHECK_STATUS(map_forked(2, one_fails_the_other_follows, p, 2, outputs, &options), PB_ERR_TASK_FAILED);
+        CHECK_INT(p->culprit, last_info().task_index);
+        CHECK_INT(3, last_info().task_code);
+    }
+    pb_free_shared(block);
+}
+
 static int32_t fail_at_1000(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx, (void)input, (void)output;
     return index == 1000 ? 1 : 0;
@@ -319,6 +349,7 @@ int main(void) {
     RUN(a_task_that_forks_and_returns_twice_counts_once);
     RUN(a_task_may_change_its_directory);
     RUN(a_task_may_leave_threads_behind);
+    RUN(the_error_is_of_the_item_that_failed_by_itself);
     RUN(a_map_may_be_far_longer_than_anyone_lets_it_run);
     RUN(every_item_may_fail_with_a_text_of_any_length);
     CHECK_OK(pb_shutdown());

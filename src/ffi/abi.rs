@@ -71,6 +71,15 @@ pub unsafe fn read<T: Sized0>(pointer: *const T, smallest: usize, tail: Tail, wh
             ),
         ));
     }
+    if theirs < ours && (theirs - smallest) % size_of::<usize>() != 0 {
+        // What has been added is pointers: no version ends within one.
+        return Err(Error::new(
+            Status::ERR_ABI,
+            format!(
+                "struct_size of {what} is {theirs}, which no version has: set it to sizeof({what}) before the call"
+            ),
+        ));
+    }
     if theirs > ours && tail == Tail::MustBeZero {
         // SAFETY: the caller promised that the struct is readable over its size.
         let rest = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>().add(ours), theirs - ours) };

@@ -11,6 +11,8 @@ pub enum Ended {
     Done,
     /// It returned another code, with the text that it attached.
     Returned(i32, Option<String>),
+    /// The same, after it had been asked to end: that may be the only reason.
+    Asked(i32, Option<String>),
     /// It took longer than the job allows.
     Late,
     /// Its worker died.
@@ -77,12 +79,16 @@ impl Job {
             }
             Ended::Returned(code, text) => {
                 self.plan.task.record(index, code);
-                self.item_returned(index, code, text);
+                self.item_returned(index, code, text, self.is_stopped());
+            }
+            Ended::Asked(code, text) => {
+                self.plan.task.record(index, code);
+                self.item_returned(index, code, text, true);
             }
             Ended::Late => {
                 self.plan.task.record(index, Status::ERR_TIMEOUT.0);
                 let (message, fate) = self.timeout_error(index);
-                self.item_failed(Status::ERR_TIMEOUT, message, fate);
+                self.item_failed(Status::ERR_TIMEOUT, message, fate, self.is_stopped());
             }
             Ended::Lost(loss) => {
                 self.plan.task.record(index, Status::ERR_WORKER_LOST.0);
@@ -90,7 +96,7 @@ impl Job {
                 let again = if attempts > 1 { format!(", after {attempts} attempts") } else { String::new() };
                 let message = format!("item {index} was lost: its worker process {how}{again}");
                 let fate = ItemFate { index, exit_code, signal, attempts, ..ItemFate::default() };
-                self.item_failed(Status::ERR_WORKER_LOST, message, fate);
+                self.item_failed(Status::ERR_WORKER_LOST, message, fate, self.is_stopped());
             }
         }
         if succeeded || self.plan.rules.collect_errors {

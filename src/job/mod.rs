@@ -325,9 +325,9 @@ impl Job {
         )
     }
 
-    /// Takes note of a failed item. `fate.index` is the item.
-    fn item_failed(&self, status: Status, message: String, fate: ItemFate) {
-        self.take_failure(Error::new(status, message).at(fate), self.is_stopped());
+    /// Takes note of a failed item. `fate.index` is the item; `asked` is as in [`Job::take_failure`].
+    fn item_failed(&self, status: Status, message: String, fate: ItemFate, asked: bool) {
+        self.take_failure(Error::new(status, message).at(fate), asked);
     }
 
     /// Takes note of an item's error. `asked`: the item had been asked to end early, and may have failed for that reason only,

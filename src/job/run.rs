@@ -231,7 +231,7 @@ impl Job {
             let _timeline = self.chunk_span(&seat, Chunk { begin: number, end: number + 1 });
             let code = self.plan.task.run(number);
             if code != 0 {
-                self.item_returned(number, code, take_text());
+                self.item_returned(number, code, take_text(), self.is_stopped());
             }
             self.tidy(&seat);
             code == 0
@@ -294,7 +294,7 @@ impl Job {
         let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
         seat.done.set(seat.done.get() + (reached - chunk.begin));
         if let Some(code) = code {
-            self.item_returned(reached, code, take_text());
+            self.item_returned(reached, code, take_text(), self.is_stopped());
             return Chunk { begin: chunk.end, end: chunk.end };
         }
         self.tidy(seat);
@@ -348,13 +348,13 @@ impl Job {
         self.tally.done.fetch_add(items, Ordering::Relaxed);
     }
 
-    pub(super) fn item_returned(&self, index: usize, code: i32, text: Option<String>) {
+    pub(super) fn item_returned(&self, index: usize, code: i32, text: Option<String>, asked: bool) {
         let (name, index) = self.plan.task.name(index);
         let message = match text {
             Some(text) => format!("{name} failed with code {code}: {text}"),
             None => format!("{name} failed with code {code}"),
         };
         let fate = ItemFate { task_code: code, index, attempts: 1, ..ItemFate::default() };
-        self.item_failed(Status::ERR_TASK_FAILED, message, fate);
+        self.item_failed(Status::ERR_TASK_FAILED, message, fate, asked);
     }
 }

@@ -107,7 +107,7 @@ impl Worker<'_> {
             if self.timed {
                 slot.since.store(now() + 1, Ordering::Release);
             }
-            let ended = self.job.run_item(seat, index);
+            let ended = self.ended(self.job.run_item(seat, index));
             if fork::generation() != self.forks {
                 // The task has forked, and this is its child: the rest is its parent's to do.
                 process::leave(0);
@@ -127,7 +127,7 @@ impl Worker<'_> {
                 slot.unpublished.store(untold, Ordering::Relaxed);
             }
             if failed && !self.job.rules().collect_errors {
-                self.board.stop.store(1, Ordering::Relaxed);
+                self.board.stop.store(1, Ordering::Release);
                 return false;
             }
         }
@@ -135,6 +135,17 @@ impl Worker<'_> {
         slot.running.store(0, Ordering::Relaxed);
         self.board.claims.took(chunk.end - chunk.begin, now() - begin);
         true
+    }
+
+    /// How an item ended that has just done so. Who asks the others to end has published why before: so the parent tells the failure
+    /// that came first from those that only followed, in whichever order it reads them.
+    fn ended(&self, ended: Ended) -> Ended {
+        match ended {
+            Ended::Returned(code, text) if self.board.stop.load(Ordering::Acquire) != 0 => {
+                Ended::Asked(code, text)
+            }
+            ended => ended,
+        }
     }
 
     fn tell_done(&self, begin: usize, end: usize) {

@@ -16,6 +16,8 @@ const DONE: u64 = 1;
 const RETURNED: u64 = 2;
 const RETURNED_WITH_TEXT: u64 = 3;
 const LATE: u64 = 4;
+/// Beside RETURNED or RETURNED_WITH_TEXT: after it had been asked to end.
+const ASKED: u64 = 8;
 
 /// What a child has to tell.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,8 +44,9 @@ impl Ring<'_> {
     pub fn write(&self, record: &Record) -> bool {
         let (kind, first, second, text) = match record {
             Record::Done(chunk) => (DONE, chunk.begin as u64, chunk.end as u64, ""),
-            Record::Ended(index, Ended::Returned(code, text)) => {
+            Record::Ended(index, ended @ (Ended::Returned(code, text) | Ended::Asked(code, text))) => {
                 let kind = if text.is_some() { RETURNED_WITH_TEXT } else { RETURNED };
+                let kind = if matches!(ended, Ended::Asked(..)) { kind | ASKED } else { kind };
                 (kind, *index as u64, u64::from(*code as u32), text.as_deref().unwrap_or_default())
             }
             Record::Ended(index, _) => (LATE, *index as u64, 0, ""),
@@ -91,13 +94,14 @@ impl Ring<'_> {
             return None;
         }
         let (first, second) = (get(tail.wrapping_add(1)) as usize, get(tail.wrapping_add(2)));
-        let record = match kind {
+        let record = match kind & !ASKED {
             DONE => Record::Done(Chunk { begin: first, end: second as usize }),
             RETURNED | RETURNED_WITH_TEXT => {
                 let bytes = (tail.wrapping_add(3)..next).flat_map(|at| get(at).to_ne_bytes()).take(length);
                 let text = String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned();
-                let text = (kind == RETURNED_WITH_TEXT).then_some(text);
-                Record::Ended(first, Ended::Returned(second as u32 as i32, text))
+                let text = (kind & !ASKED == RETURNED_WITH_TEXT).then_some(text);
+                let ended = if kind & ASKED == 0 { Ended::Returned } else { Ended::Asked };
+                Record::Ended(first, ended(second as u32 as i32, text))
             }
             _ => Record::Ended(first, Ended::Late),
         };
@@ -142,6 +146,8 @@ mod tests {
                     Record::Done(Chunk { begin: round, end: round + 7 }),
                     returned(round, -5, &"ü".repeat(round % 40)),
                     Record::Ended(3, Ended::Returned(i32::MIN, None)),
+                    Record::Ended(5, Ended::Asked(7, None)),
+                    Record::Ended(6, Ended::Asked(7, Some("text".to_owned()))),
                     Record::Ended(4, Ended::Late),
                 ];
                 sent.iter().for_each(|record| assert!(ring.write(record)));
