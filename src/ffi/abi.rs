@@ -71,7 +71,7 @@ pub unsafe fn read<T: Sized0>(pointer: *const T, smallest: usize, tail: Tail, wh
             ),
         ));
     }
-    if theirs < ours && (theirs - smallest) % size_of::<usize>() != 0 {
+    if theirs < ours && (ours - theirs) % size_of::<usize>() != 0 {
         // What has been added is pointers: no version ends within one.
         return Err(Error::new(
             Status::ERR_ABI,
