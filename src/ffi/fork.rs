@@ -16,7 +16,7 @@ struct Held {
     #[cfg(target_os = "linux")]
     bridges: crate::backends::engine::ForkGuard,
     spare: MutexGuard<'static, Vec<shared::Mapping>>,
-    _locks: [Box<dyn Any>; 6],
+    _locks: [Box<dyn Any>; 7],
 }
 
 thread_local! {
@@ -25,7 +25,9 @@ thread_local! {
 
 extern "C" fn prepare() {
     let _ = HELD.try_with(|held| {
-        let locks: [Box<dyn Any>; 6] = [
+        // The first one comes first: who holds it may take others.
+        let locks: [Box<dyn Any>; 7] = [
+            Box::new(threading::fork_guard()),
             Box::new(registry::fork_guard()),
             Box::new(context::fork_guard()),
             Box::new(limits::fork_guard()),

@@ -18,7 +18,7 @@ mod spin;
 mod wakeups;
 
 pub use params::{malformed_variables, variables};
-pub use pool::{begin_phase, end_phase, forget_after_fork, shutdown, spawn};
+pub use pool::{begin_phase, end_phase, forget_after_fork, fork_guard, shutdown, spawn};
 
 use super::{Backend, OpenRequest, Session};
 use crate::cpu::Pins;

@@ -303,6 +303,12 @@ pub fn shutdown() {
     handles.into_iter().for_each(|handle| drop(handle.join()));
 }
 
+/// Holds the lock under which threads are started over a fork. glibc (2.36, for one) reuses the stack of a thread that has ended, and
+/// frees what that one's thread-local variables had, before it takes note of it: a child that was forked in between frees it again.
+pub fn fork_guard() -> impl Sized + 'static {
+    POOL.get().map(Pool::lock)
+}
+
 /// In a forked child: the pool's threads did not come along, and their locks may be held by them for ever. The next call
 /// makes a new pool.
 pub fn forget_after_fork() {
