@@ -241,7 +241,7 @@ typedef int32_t (*pb_progress_fn)(void *user, size_t done, size_t failed, size_t
 
 /// Runs the items from `begin` to `end - 1`, one after the other, each as the map's function would. `inputs` and `outputs` point at the
 /// elements of item `begin` (NULL where the array is NULL). 0 is success; else it stops at the first item that fails, writes its index
-/// to `failed`, and returns its code. As `pb_task_fn`, it must not throw or longjmp.
+/// to `failed`, and returns its code. As `pb_task_fn`, it may run on any thread, and on several at once, and must not throw or longjmp.
 typedef int32_t (*pb_range_fn)(void *ctx,
                                size_t begin,
                                size_t end,

@@ -14,10 +14,14 @@ CONFIDENCE = 0.9
 YES, NOISE, NO, UNKNOWN = "yes", "within noise", "no", "?"  # from the best to the worst
 
 
+def is_peer(name: str) -> bool:
+    return name not in (OURS, SERIAL, *VARIANTS)
+
+
 def to_best(values: dict[str, list[float]], who: str = OURS) -> list[float] | None:
     """In each round, the time of `who` in that of the best peer."""
     ours = values.get(who, [])
-    peers = [v for name, v in values.items() if name not in (OURS, SERIAL, *VARIANTS) and len(v) == len(ours) > 0]
+    peers = [v for name, v in values.items() if is_peer(name) and len(v) == len(ours) > 0]
     return [value / best_of_others(peers, number)[number] for number, value in enumerate(ours)] if peers and ours else None
 
 

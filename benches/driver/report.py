@@ -9,7 +9,7 @@ from .rows import OURS, PEERS, SERIAL, VARIANTS, Goal, Row, takes_part
 def summarise(row: Row, values: dict[str, list[float]], cpus: int) -> dict:
     """The row's medians in ns, by peer, and what follows from them; `cpus` is how many the threads can use."""
     medians = {name: median(v) for name, v in values.items() if v}
-    others = {name: v for name, v in medians.items() if name not in (OURS, SERIAL, *VARIANTS)}
+    others = {name: v for name, v in medians.items() if judge.is_peer(name)}
     serial = medians.get(SERIAL)
     serial_cpus = cpus if row.fill else min(row.serial_cpus, cpus)
     ideal_share = serial_cpus / cpus or None

@@ -122,7 +122,7 @@ impl Warm {
                 let own = self.twin.take().unwrap_or_else(|| job.clone());
                 self.twin = job.run_alone_again(own);
             }
-            Repeat::Dealt if since < AWAKE_NS || Job::pause(&mut job, items.started) => {
+            Repeat::Dealt if since < AWAKE_NS || Job::begin_row(&mut job, items.started) => {
                 job.begin_again();
                 ran = self.opened.session.run_again(&job);
             }

@@ -23,7 +23,7 @@ pub type pb_task_fn = Option<
 
 /// Runs the items from `begin` to `end - 1`, one after the other, each as the map's function would. `inputs` and `outputs` point at the
 /// elements of item `begin` (NULL where the array is NULL). 0 is success; else it stops at the first item that fails, writes its index
-/// to `failed`, and returns its code. As `pb_task_fn`, it must not throw or longjmp.
+/// to `failed`, and returns its code. As `pb_task_fn`, it may run on any thread, and on several at once, and must not throw or longjmp.
 pub type pb_range_fn = Option<
     unsafe extern "C-unwind" fn(
         ctx: *mut c_void,

@@ -15,10 +15,6 @@ use std::sync::{Arc, OnceLock};
 /// What a task "returned" that threw an exception instead.
 pub(super) const THREW: i32 = i32::MIN;
 
-/// A loop that there is.
-type Range =
-    unsafe extern "C-unwind" fn(*mut c_void, usize, usize, *const c_void, *mut c_void, *mut usize) -> i32;
-
 /// The items of a call. What workers need of each comes first, in one line of the cache.
 #[repr(C, align(64))]
 pub struct CTask {
@@ -173,15 +169,16 @@ impl CTask {
         })
     }
 
-    /// The caller's own loop over a chunk.
-    fn run_loop(&self, range: Range, chunk: Chunk, at: &Cell<usize>) -> Option<i32> {
+    /// The caller's own loop over a chunk: the code of the item that failed, if one did. None where there is no such loop.
+    fn run_loop(&self, chunk: Chunk, at: &Cell<usize>) -> Option<Option<i32>> {
+        let range = self.range?;
         let Chunk { begin, end } = chunk;
         let (inputs, outputs) = self.elements(begin);
         // SAFETY: the caller promised that the loop may be called so, from this thread too; end <= n_items.
         let code = unsafe { range(self.ctx, begin, end, inputs.cast(), outputs.cast(), at.as_ptr()) };
         let failed = code != 0;
         at.set(if failed { at.get().clamp(begin, end.saturating_sub(1).max(begin)) } else { end });
-        failed.then_some(code)
+        Some(failed.then_some(code))
     }
 
     fn first_output(&self) -> *mut u8 {
@@ -297,10 +294,7 @@ impl Task for CTask {
 
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
         let at = Cell::new(chunk.begin);
-        let run = || match self.range {
-            Some(range) => self.run_loop(range, chunk, &at),
-            None => self.run_items(chunk.end, flags, &at),
-        };
+        let run = || self.run_loop(chunk, &at).unwrap_or_else(|| self.run_items(chunk.end, flags, &at));
         let code = contain(run, Some(THREW));
         (at.get(), code)
     }

@@ -59,8 +59,9 @@ impl Job {
         seat.leave()
     }
 
-    /// The same map begins at `started`, by [`ticks`](crate::cpu::ticks), after a time without any. False if somebody else has the job.
-    pub fn pause(job: &mut Arc<Job>, started: u64) -> bool {
+    /// The same map begins at `started`, by [`ticks`](crate::cpu::ticks), after a time without any: the first of a new row. False if
+    /// somebody else has the job.
+    pub fn begin_row(job: &mut Arc<Job>, started: u64) -> bool {
         let Some(job) = Arc::get_mut(job) else { return false };
         (job.plan.started, job.in_a_row) = (started, 0);
         true

@@ -21,7 +21,7 @@ const MOST: Duration = Duration::from_micros(250);
 /// Gaps up to this long are foreseen. At 2 ms that took 1.6 % of a CPU (`bench-ours gap-2ms`, CPU time with and without), and the
 /// longer the gap, the less.
 const LONGEST: Duration = Duration::from_millis(20);
-/// Gaps are alike where most of them differ by less than this.
+/// Gaps are alike where most of them differ by less than this. Chosen, not tuned, as are the next two.
 const ALIKE: Duration = Duration::from_micros(100);
 /// Gaps of which more than this part, one in so many, would be spent awake, since timers are late here, are not foreseen.
 const AWAKE_PART: u32 = 8;
@@ -33,7 +33,7 @@ const CHUNK: Duration = Duration::from_micros(50);
 /// On 2 virtual CPUs that took `bench-ours heavy-tail` from 8.41 to 8.30 ms and `mandelbrot` from 27.1 to 26.6 (medians of 8
 /// interleaved runs), mostly because the helper is still awake for the next call.
 const WAITING_PART: u32 = 16;
-/// But no longer than this: then a wake-up is none of its worries.
+/// But no longer than this (chosen, not tuned): then a wake-up is none of its worries.
 const LONGEST_WAIT: Duration = Duration::from_millis(1);
 /// After this long awake the thread gives way once. It also makes the kernel count the thread's time as it is: Linux
 /// charges a whole tick to who runs when it comes.
