@@ -1,6 +1,6 @@
 /* The scoped choice of backend: what a scope says, what it leaves to the scopes around it, what it refuses.
  */
-#include "scopes.h"
+#include "counted_pool.h"
 
 static int32_t square(void *ctx, size_t index, const void *input, void *output) {
     (void)ctx, (void)index;
@@ -179,29 +179,6 @@ TEST(any_thread_may_call_a_map) {
     map_from_here(NULL);
 }
 
-/* A native pool whose number of threads a task can read. */
-static int32_t pool_threads = 8;
-static int32_t get_pool_threads(void *unused) {
-    (void)unused;
-    return pool_threads;
-}
-static void set_pool_threads(void *unused, int32_t n) {
-    (void)unused;
-    pool_threads = n;
-}
-
-static int32_t read_pool_threads(void *seen, size_t index, const void *input, void *output) {
-    (void)index, (void)input, (void)output;
-    *(int32_t *)seen = pool_threads;
-    return 0;
-}
-
-static int32_t pool_threads_in_a_task(void) {
-    int32_t seen = -1;
-    CHECK_OK(map_on(1, read_pool_threads, &seen, 1));
-    return seen;
-}
-
 /* joblib: test_config.py::test_parallel_config_constructor_params refuses it: there the limit belongs to a
  * backend. */
 TEST(an_inner_limit_needs_no_backend) {
@@ -300,8 +277,7 @@ TEST(outside_any_task_there_is_no_worker_no_level_and_nothing_to_cancel) {
 
 int main(void) {
     forget_environment();
-    CHECK_OK(
-        pb_register_thread_pool("blas", "testblas", get_pool_threads, set_pool_threads, NULL, "process"));
+    register_counted_pool();
     RUN(a_map_computes_what_a_loop_does_on_every_backend);
     RUN(the_number_of_workers_comes_from_the_scope);
     RUN(outside_any_scope_it_is_threading_on_all_cpus);

@@ -1,30 +1,8 @@
 /* PB_BACKEND, PB_N_JOBS and PB_INNER_MAX_NUM_THREADS: read at every call, below scopes and the process
  * default. */
-#include "scopes.h"
+#include "counted_pool.h"
 
 static void set(const char *variable, const char *value) { CHECK_INT(0, setenv(variable, value, 1)); }
-
-static int32_t pool_threads = 8;
-static int32_t get_pool_threads(void *unused) {
-    (void)unused;
-    return pool_threads;
-}
-static void set_pool_threads(void *unused, int32_t n) {
-    (void)unused;
-    pool_threads = n;
-}
-
-static int32_t read_pool_threads(void *seen, size_t index, const void *input, void *output) {
-    (void)index, (void)input, (void)output;
-    *(int32_t *)seen = pool_threads;
-    return 0;
-}
-
-static int32_t pool_threads_in_a_task(void) {
-    int32_t seen = -1;
-    CHECK_OK(map_on(1, read_pool_threads, &seen, 1));
-    return seen;
-}
 
 TEST(variables_choose_where_nobody_else_did) {
     set("PB_BACKEND", "sequential");
@@ -152,8 +130,7 @@ TEST(where_this_thread_stands_does_not_depend_on_variables) {
 #define RUN_ALONE(name) (forget_environment(), RUN(name))
 
 int main(void) {
-    CHECK_OK(
-        pb_register_thread_pool("blas", "testblas", get_pool_threads, set_pool_threads, NULL, "process"));
+    register_counted_pool();
     RUN_ALONE(variables_choose_where_nobody_else_did);
     RUN_ALONE(empty_is_unset_and_blanks_around_a_value_do_not_matter);
     RUN_ALONE(scopes_and_the_process_default_win_key_by_key);

@@ -229,14 +229,8 @@ static int32_t reduce_until_cancelled(void *ctx, size_t index, const void *input
 
 TEST(a_reduction_sees_that_the_map_around_it_is_cancelled) {
     cancelled c = {0, 12.5};
-    pb_job *job = NULL;
     const pb_scope scope = open_scope("threading", 2);
-    CHECK_OK(pb_submit_map(reduce_until_cancelled, &c, 1, NULL, 0, NULL, 0, NULL, &job));
-    while (__atomic_load_n(&c.begun, __ATOMIC_RELAXED) == 0)
-        sched_yield();
-    CHECK_OK(pb_job_cancel(job));
-    CHECK_OK(pb_job_wait(job, -1));
-    pb_job_free(job);
+    cancel_once_begun(reduce_until_cancelled, &c, &c.begun);
     close_scope(scope);
     CHECK(c.begun <= 2);
     CHECK(c.sum == 12.5);

@@ -80,6 +80,18 @@ static inline int wait_cancelled(void) {
     return 1;
 }
 
+/* Submits a map of one item and cancels it once `begun` is no longer 0. */
+static inline void cancel_once_begun(pb_task_fn task, void *ctx, const int32_t *begun) {
+    const double end = seconds() + PATIENCE;
+    pb_job *job = NULL;
+    REQUIRE(pb_submit_map(task, ctx, 1, NULL, 0, NULL, 0, NULL, &job) == PB_OK);
+    while (__atomic_load_n(begun, __ATOMIC_RELAXED) == 0 && seconds() < end)
+        sched_yield();
+    CHECK_OK(pb_job_cancel(job));
+    CHECK_OK(pb_job_wait(job, -1));
+    pb_job_free(job);
+}
+
 /* A scope with this backend, which must be there. */
 static inline pb_scope use_backend(const char *backend, int32_t n_jobs) {
     pb_scope scope = 0;

@@ -72,7 +72,7 @@ pub fn now() -> u64 {
 /// A map in being.
 ///
 /// The order of fields is that of their lines in the cache. A helper that comes to a map of few items has to wait for each line
-/// that the caller has written since the last map: there is one that is only read while the map runs (flags, what there is to
+/// that the caller has written since the last map: there is one that is hardly written while the map runs (flags, what there is to
 /// claim), one that the caller claims from, one that all workers write, and one that says what they run. What follows is left as it
 /// is from one map to the next, or is the caller's alone.
 #[repr(C, align(64))]
