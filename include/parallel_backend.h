@@ -282,7 +282,7 @@ typedef struct pb_map_options {
     /// compiler can inline them into; or NULL. It must do what the function does. It is called for a chunk where the function would be
     /// called for each of its items: in this process, where nobody watches single ones (`timeout`, `statuses`, `progress`,
     /// PB_COLLECT_ERRORS, submitted maps). Between two items of a chunk nothing is looked at then: after a failure elsewhere, or when the
-    /// map is cancelled, those begun are run to their end, some 50 µs of them unless `batch_size` says otherwise; and what an item
+    /// map is cancelled, those begun are run to their end, some 50 to 200 µs of them unless `batch_size` says otherwise; and what an item
     /// leaves behind, an open scope or a text, reaches the next. Since 0.1.0.
     pb_range_fn range;
 } pb_map_options;

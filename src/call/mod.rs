@@ -203,21 +203,28 @@ fn resolve(task: &dyn Task, request: &Request, key: Option<Key>) -> Result<(Box<
     if around.limit == InnerLimit::Share && opened.backend.inherits() && limits::nothing_to_limit() {
         around.limit = InnerLimit::None;
     }
-    // Only a number of workers that was said stays what it is; and what is inside a task is soon over.
     let asked = if request.n_jobs != 0 { request.n_jobs } else { snapshot.setting.n_jobs.unwrap_or(-1) };
+    // A number of workers stays what it is where it was said, or counted of CPUs that the task around the call owns.
+    let is_fixed = asked > 0 || place.budget.is_some();
+    let is_outermost = asked > 0 && place.parent.is_none();
+    // With several workers there may be libraries to limit, which the key does not say.
+    let is_alone_in_task = is_fixed && workers == 1 && around.limit == InnerLimit::None;
+    let is_known = |key: &Key| if key.is_in_task() { is_alone_in_task } else { is_outermost };
     // Which processes a preference means depends on the task.
-    let is_plain = asked > 0 && place.parent.is_none() && !request.wishes.processes;
-    let stays = is_plain && opened.session.is_steady();
-    let (key, around) = (key.filter(|_| stays), Arc::new(around));
+    let stays = !request.wishes.processes && opened.session.is_steady();
+    let (key, around) = (key.filter(|key| stays && is_known(key)), Arc::new(around));
     let choice = Warm { key, workers, most, opened, around, began: 0, spare: None, twin: None };
     Ok((Box::new(choice), snapshot.place.parent))
 }
 
 fn prepare<T: Task>(mut task: T, begun: Begun) -> Result<Call> {
     let Begun { request, started, last } = begun;
-    let (mut choice, parent) = match last {
+    let (mut choice, resolved) = match last {
         Some(choice) => (choice, None),
-        None => resolve(&task, request, Key::here(request, started))?,
+        None => {
+            let (choice, parent) = resolve(&task, request, Key::here(request, started))?;
+            (choice, Some(parent))
+        }
     };
     choice.began = started;
     choice.twin = None;
@@ -231,6 +238,7 @@ fn prepare<T: Task>(mut task: T, begun: Begun) -> Result<Call> {
     let Items { n_items, rules, most_workers, progress, started } = items;
     let (n_jobs, around) = (choice.around.workers, choice.around.clone());
     let (rules, progress) = (*rules, progress.cloned());
+    let parent = resolved.unwrap_or_else(|| choice.parent());
     let task = Box::new(task);
     let plan = Plan { task, n_items, n_jobs, rules, most_workers, around, parent, progress, started };
     Ok(Call { job: Job::new(plan), choice })

@@ -4,12 +4,15 @@
 //! call, in a few nanoseconds each: the scopes of the thread, the process default, the environment, the floating-point mode,
 //! whether there are libraries to limit. While that is the same, so is the choice; and the memory of the last job does for
 //! the next.
+//!
+//! Inside a task most of that stays as it is, and what calls keep lies on the task's frame: it goes when the worker leaves. So the
+//! maps inside tasks of many workers share no lock and no count, after the first one of each.
 
 use super::Request;
 use super::Wishes;
 use crate::context::{self, InnerLimit, TaskSurroundings};
 use crate::cpu::{FloatMode, nanoseconds};
-use crate::job::{Items, Job, Repeat, Task};
+use crate::job::{Items, Job, Parent, Repeat, Task};
 use crate::limits;
 use crate::registry::Opened;
 use crate::status::Result;
@@ -24,7 +27,8 @@ thread_local! {
 /// All that a choice depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
-    version: context::Version,
+    /// None right inside a task.
+    version: Option<context::Version>,
     float: FloatMode,
     wishes: Wishes,
     n_jobs: i32,
@@ -41,30 +45,35 @@ impl Key {
     /// For a call on this thread that began at `now`. None where a choice cannot be kept: with libraries to limit each call counts
     /// CPUs.
     pub(super) fn here(request: &Request, now: u64) -> Option<Key> {
-        if !limits::nothing_to_limit() {
-            return None;
-        }
-        Some(Key {
-            version: context::Version::here()?,
-            float: FloatMode::here(),
-            wishes: request.wishes,
-            n_jobs: request.n_jobs,
-            looked: now,
-        })
+        let version = match context::with_shelf(|_| ()) {
+            Some(()) => None,
+            None if limits::nothing_to_limit() => Some(context::Version::here()?),
+            None => return None,
+        };
+        let Request { wishes, n_jobs, .. } = *request;
+        Some(Key { version, float: FloatMode::here(), wishes, n_jobs, looked: now })
+    }
+
+    /// Whether it is one of calls right inside a task.
+    pub(super) fn is_in_task(&self) -> bool {
+        self.version.is_none()
     }
 
     /// Whether a call that began at `now`, on the thread that it was made on, has the same.
     fn holds(&mut self, request: &Request, now: u64) -> bool {
+        self.n_jobs == request.n_jobs
+            && self.wishes == request.wishes
+            && self.float == FloatMode::here()
+            && self.version.is_none_or(|version| self.still_holds(version, now))
+    }
+
+    fn still_holds(&mut self, version: context::Version, now: u64) -> bool {
         let since = nanoseconds(now.wrapping_sub(self.looked));
         let lately = since < LOOK_NS && limits::nothing_known_at_last_look();
         if !lately {
             self.looked = now;
         }
-        self.n_jobs == request.n_jobs
-            && self.wishes == request.wishes
-            && self.float == FloatMode::here()
-            && self.version.holds(lately)
-            && (lately || limits::nothing_to_limit())
+        version.holds(lately) && (lately || limits::nothing_to_limit())
     }
 }
 
@@ -97,7 +106,10 @@ const PAUSE_NS: u64 = 50_000;
 impl Warm {
     /// What the last call on this thread chose, if a call like this one would choose the same. It began at `now`.
     pub(super) fn last(request: &Request, now: u64) -> Option<Box<Warm>> {
-        let mut last = LAST.try_with(Cell::take).ok().flatten()?;
+        let mut last: Box<Warm> = match context::with_shelf(Option::take) {
+            Some(kept) => kept?.downcast().ok()?,
+            None => LAST.try_with(Cell::take).ok().flatten()?,
+        };
         last.fits(request, now).then_some(last)
     }
 
@@ -165,7 +177,20 @@ impl Warm {
         }
     }
 
+    /// The task that makes the call.
+    pub(super) fn parent(&self) -> Parent {
+        if self.is_in_task() { context::current_task() } else { None }
+    }
+
+    fn is_in_task(&self) -> bool {
+        self.key.is_some_and(|key| key.is_in_task())
+    }
+
     fn put_back(self: Box<Self>) {
-        let _ = LAST.try_with(|last| last.set(Some(self)));
+        if self.is_in_task() {
+            let _ = context::with_shelf(|shelf| shelf.replace(self));
+        } else {
+            let _ = LAST.try_with(|last| last.set(Some(self)));
+        }
     }
 }

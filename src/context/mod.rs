@@ -19,6 +19,7 @@ use crate::limits;
 use crate::registry::{self, Opened};
 use crate::scope::{ScopeStack, Token};
 use crate::status::{Error, Result, Status};
+use std::any::Any;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -287,6 +288,18 @@ pub fn current_task() -> Option<(Arc<Job>, usize)> {
         })
         .ok()
         .flatten()
+}
+
+/// Shows `f` what the last call has kept of those that a task made right inside its worker's stay here: with no scope of its own
+/// around them, so that all that a call's choice depends on is what it was, but for what the call itself says. None elsewhere.
+/// `f` only takes or puts.
+#[inline]
+pub fn with_shelf<R>(f: impl FnOnce(&mut Option<Box<dyn Any>>) -> R) -> Option<R> {
+    let show = |stack: &mut ScopeStack<Frame>| match stack.last_mut() {
+        Some(Frame::Task(task)) => Some(f(&mut task.shelf)),
+        _ => None,
+    };
+    STACK.try_with(|stack| show(&mut stack.borrow_mut())).ok().flatten()
 }
 
 /// Closes a thread-limit scope, unless it was opened outside the task that runs on this thread.

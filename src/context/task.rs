@@ -92,6 +92,8 @@ pub struct TaskFrame {
     limit: Option<Box<ThreadLimit>>,
     /// The thread's floating-point mode before the worker entered.
     float: FloatMode,
+    /// What the last call made here has kept for the next one.
+    pub(super) shelf: Option<Box<dyn Any>>,
 }
 
 impl TaskFrame {
@@ -133,7 +135,8 @@ impl Surroundings for TaskSurroundings {
                 self.pin(seat);
             }
             let is_nested = stack.iter().any(|frame| matches!(frame, Frame::Task(_)));
-            stack.push_unnamed(Frame::Task(TaskFrame { job, seat, limit_scopes, limit, float }));
+            let frame = TaskFrame { job, seat, limit_scopes, limit, float, shelf: None };
+            stack.push_unnamed(Frame::Task(frame));
             Stay { scopes, is_nested }
         });
         // A thread that is ending makes no map, and works in none.
@@ -157,7 +160,9 @@ impl Surroundings for TaskSurroundings {
             self.tidy(stay);
             own = with_stack(|stack| stack.pop_only(stay.scopes)).ok().flatten();
         }
-        let Some(Frame::Task(TaskFrame { job, limit, float, .. })) = own else { return None };
+        let Some(Frame::Task(TaskFrame { job, limit, float, shelf, .. })) = own else { return None };
+        // It refers to the job, which may be over when this worker is gone.
+        drop(shelf);
         drop(limit);
         float.set();
         Some(job)

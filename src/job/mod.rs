@@ -164,11 +164,11 @@ impl Job {
         Ok(self)
     }
 
-    /// Whether a thread may keep the job for its next call: it holds nothing that anybody waits to see freed, and what
-    /// [`Job::begin_anew`] leaves alone was not used.
+    /// Whether a thread may keep the job for its next call, in the same task if it was made in one: it holds nothing that anybody
+    /// waits to see freed, and what [`Job::begin_anew`] leaves alone was not used.
     pub fn may_be_kept(&self) -> bool {
         let plan = &self.plan;
-        let is_plain = plan.task.holds_nothing() && plan.parent.is_none() && plan.progress.is_none();
+        let is_plain = plan.task.holds_nothing() && plan.progress.is_none();
         is_plain && !self.watch.is_streaming() && !self.clock.is_on() && self.remote.is_unused()
     }
 
