@@ -64,6 +64,7 @@ ROWS = (
     Row("heavy-1pct", "1 % heavy: 2,000 items, 2 or 200 µs", "ms", MS, EVEN),
     Row("heavy-tail", "last 3 % heavy: 2,000 items, 2 or 200 µs", "ms", MS, EVEN),
     Row("nested", "nested: 16 items of 1,000 items of 1 µs", "ms", MS, Goal(of_best=1)),
+    Row("nested-short", "nested: 1,000 items of 4 items of 1 µs", "ms", MS, Goal(of_ideal=0.9)),
     Row("callers-4", "4 callers at once, each 100 items of 1 µs", "µs", US, Goal(of_ideal=0.9), serial_cpus=4),
     Row("callers-16", "16 callers at once, each 100 items of 1 µs", "µs", US, Goal(of_ideal=0.9), serial_cpus=16),
     Row("processes-2", "2 processes at once, each 100 items of 1 µs", "µs", US, Goal(of_ideal=0.9), fill=True),

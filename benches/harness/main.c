@@ -72,14 +72,17 @@ static loop make_heavy_tail(const settings *s) {
     return l;
 }
 
-static loop make_nested(const settings *s) {
-    enum { OUTER = 16 };
-    loop inner = same(s, 1000, 1);
+/* `outer` items, each of which is a loop of `n` items of 1 µs. */
+static loop nest(const settings *s, size_t outer, size_t n) {
+    loop inner = same(s, n, 1);
     nest_work *work = memory(sizeof *work);
     *work = (nest_work){inner.n, inner.body, inner.ctx};
-    tally all = {OUTER * inner.each.count, OUTER * inner.each.weight};
-    return (loop){OUTER, &nest_body, work, all, NULL, NULL};
+    tally all = {outer * inner.each.count, outer * inner.each.weight};
+    return (loop){outer, &nest_body, work, all, NULL, NULL};
 }
+
+static loop make_nested(const settings *s) { return nest(s, 16, 1000); }
+static loop make_nested_short(const settings *s) { return nest(s, 1000, 4); }
 
 /* ---- the rows ---- */
 
@@ -101,6 +104,7 @@ static const struct row {
     {"heavy-1pct", make_heavy_1pct, back_to_back, 0},
     {"heavy-tail", make_heavy_tail, back_to_back, 0},
     {"nested", make_nested, back_to_back, 0},
+    {"nested-short", make_nested_short, back_to_back, 0},
     {"callers-4", make_short_call, with_callers, 4},
     {"callers-16", make_short_call, with_callers, 16},
     {"processes-2", make_short_call, in_processes, 2},
