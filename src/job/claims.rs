@@ -29,7 +29,7 @@ pub struct Chunk {
 /// Time that a chunk should take: far above the cost of a claim (about 0.1 µs), far below what a person or a
 /// progress bar notices.
 const TARGET_NS: u64 = 50_000;
-/// The same where the map has one worker: nobody waits for the end of a chunk, but for who cancels a map around this one. (On
+/// The same where a map inside a task has one worker: nobody waits for the end of a chunk, but for who cancels the map around it. (On
 /// an EPYC a nested map of 1,000 items of 1 µs took 8 µs more than the plain loop with chunks of 50 µs; see `docs/threading.md`.)
 const LONE_TARGET_NS: u64 = 200_000;
 /// A thief looks at so many neighbours at a time and takes from the fullest: near in number is near in the machine where
