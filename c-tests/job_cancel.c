@@ -1,5 +1,6 @@
 /* Cancelling: nothing further starts, what runs is asked to stop, at any depth, and the job ends as
  * cancelled. */
+#include "scopes.h"
 #include "sync.h"
 
 static pb_job *submit(pb_task_fn fn, void *ctx, size_t n, int32_t n_jobs) {
@@ -156,6 +157,35 @@ TEST(a_nested_task_sees_the_outermost_cancel_and_its_map_starts_no_further_item)
         }
 }
 
+static int32_t quick_at_first(void *ctx, size_t index, const void *input, void *output) {
+    (void)input, (void)output;
+    tally *t = ctx;
+    counter_raise(&t->started);
+    if (index == 1) {
+        counter_raise(&t->ended);
+        CHECK(wait_cancelled());
+    }
+    return 0;
+}
+
+static int32_t nest_quick_at_first(void *ctx, size_t index, const void *input, void *output) {
+    (void)index, (void)input, (void)output;
+    CHECK_STATUS(pb_parallel_map(quick_at_first, ctx, 1000 * 1000, NULL, 0, NULL, 0, NULL), PB_ERR_CANCELLED);
+    return 0;
+}
+
+TEST(a_nested_map_whose_first_item_was_quick_ends_soon_too) {
+    tally t = {COUNTER, COUNTER};
+    const pb_scope scope = open_scope("threading", 2);
+    pb_job *job = submit(nest_quick_at_first, &t, 3, 2);
+    CHECK(counter_wait(&t.ended, 2));
+    CHECK_OK(pb_job_cancel(job));
+    CHECK_STATUS(pb_job_wait(job, -1), PB_ERR_CANCELLED);
+    CHECK(counter_get(&t.started) <= 2 * 16);
+    pb_job_free(job);
+    close_scope(scope);
+}
+
 /* A job submitted inside a task is cancelled with it. */
 static int32_t submit_inside(void *ctx, size_t index, const void *input, void *output) {
     (void)index, (void)input, (void)output;
@@ -197,6 +227,7 @@ int main(void) {
     RUN(freeing_a_running_job_cancels_it_and_waits);
     RUN(freeing_a_job_at_once_is_fine);
     RUN(a_nested_task_sees_the_outermost_cancel_and_its_map_starts_no_further_item);
+    RUN(a_nested_map_whose_first_item_was_quick_ends_soon_too);
     RUN(a_job_submitted_inside_a_task_is_cancelled_with_it);
     RUN(nothing_is_cancelled_where_nobody_cancelled);
     CHECK_OK(pb_shutdown());

@@ -85,13 +85,36 @@ TEST(scopes_survive_a_shutdown) {
 }
 
 /* Who waits for a job runs it himself if no thread has begun it: then a thread comes late for it. */
+static void submit_and_wait(void) {
+    pb_job *job = NULL;
+    CHECK_OK(pb_submit_map(do_nothing, NULL, 1, NULL, 0, NULL, 0, NULL, &job));
+    CHECK_OK(pb_job_wait(job, -1));
+    pb_job_free(job);
+}
+
 TEST(no_thread_outlives_a_shutdown_for_a_job_that_is_done) {
     for (int i = times(300, 10); i > 0; i--) {
-        pb_job *job = NULL;
         map_with_two_threads();
-        CHECK_OK(pb_submit_map(do_nothing, NULL, 1, NULL, 0, NULL, 0, NULL, &job));
-        CHECK_OK(pb_job_wait(job, -1));
-        pb_job_free(job);
+        submit_and_wait();
+        CHECK_OK(pb_shutdown());
+        check_only_one_thread_is_left();
+    }
+}
+
+static void *submit_and_shut_down(void *unused) {
+    for (int i = 0; i < 5; i++) {
+        CHECK_OK(map_on(2, do_nothing, NULL, 10));
+        submit_and_wait();
+        CHECK_OK(pb_shutdown());
+    }
+    return unused;
+}
+
+/* Threads of others' shutdowns may still be ending then. */
+TEST(nor_does_one_that_ends_while_a_job_is_submitted_leave_a_successor) {
+    for (int i = times(300, 5); i > 0; i--) {
+        on_other_threads(3, submit_and_shut_down, NULL);
+        submit_and_wait();
         CHECK_OK(pb_shutdown());
         check_only_one_thread_is_left();
     }
@@ -157,6 +180,7 @@ int main(void) {
     RUN(maps_work_again_after_a_shutdown);
     RUN(scopes_survive_a_shutdown);
     RUN(no_thread_outlives_a_shutdown_for_a_job_that_is_done);
+    RUN(nor_does_one_that_ends_while_a_job_is_submitted_leave_a_successor);
     RUN(a_task_may_shut_down_without_disturbing_its_own_map);
     RUN(several_threads_may_map_and_shut_down_at_once);
     RUN(shutdown_ends_the_sessions_that_no_scope_opened_and_only_those);

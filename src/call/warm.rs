@@ -5,8 +5,8 @@
 //! whether there are libraries to limit. While that is the same, so is the choice; and the memory of the last job does for
 //! the next.
 //!
-//! Inside a task most of that stays as it is, and what calls keep lies on the task's frame: it goes when the worker leaves. So the
-//! maps inside tasks of many workers share no lock and no count, after the first one of each.
+//! Inside a task most of that stays as it is, and what calls keep lies on the task's frame: it goes when the worker leaves. So maps
+//! with one worker inside the tasks of many share no lock and no count, after the first one of each.
 
 use super::Request;
 use super::Wishes;
@@ -17,6 +17,7 @@ use crate::limits;
 use crate::registry::Opened;
 use crate::status::Result;
 use crate::trace;
+use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -110,7 +111,14 @@ impl Warm {
             Some(kept) => kept?.downcast().ok()?,
             None => LAST.try_with(Cell::take).ok().flatten()?,
         };
-        last.fits(request, now).then_some(last)
+        if last.fits(request, now) {
+            return Some(last);
+        }
+        if last.is_in_task() {
+            // For a call like it that comes later; this one may be of a kind that keeps nothing.
+            last.put_back();
+        }
+        None
     }
 
     fn fits(&mut self, request: &Request, now: u64) -> bool {
@@ -188,7 +196,9 @@ impl Warm {
 
     fn put_back(self: Box<Self>) {
         if self.is_in_task() {
-            let _ = context::with_shelf(|shelf| shelf.replace(self));
+            // What lay there goes when the shelf is free again.
+            let mut kept: Option<Box<dyn Any>> = Some(self);
+            let _ = context::with_shelf(|shelf| std::mem::swap(shelf, &mut kept));
         } else {
             let _ = LAST.try_with(|last| last.set(Some(self)));
         }

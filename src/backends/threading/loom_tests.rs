@@ -235,3 +235,34 @@ fn loom_a_loan_in_a_phase_is_back_when_lend_returns() {
         end(&pool, threads);
     });
 }
+
+/// Who has put a job on the board and can start no thread relies on one that is alive (`pool.rs`, `spawn` and `end`): it does not end
+/// without it.
+#[test]
+fn loom_a_thread_that_is_alive_does_not_end_without_what_is_on_the_board() {
+    check(3, || {
+        let shared = Arc::new((Board::new(), loom::sync::Mutex::new(true), AtomicBool::new(false)));
+        let thread = {
+            let shared = shared.clone();
+            loom::thread::spawn(move || {
+                let (board, alive, _) = &*shared;
+                loop {
+                    while let Some(Order::Run(run)) = board.take() {
+                        run();
+                    }
+                    let mut alive = alive.lock().unwrap();
+                    if !board.wants() {
+                        *alive = false;
+                        return;
+                    }
+                }
+            })
+        };
+        let (board, alive, ran) = &*shared;
+        let own = shared.clone();
+        let number = board.queue(Box::new(move || own.2.store(true, Ordering::Relaxed)));
+        let relies = *alive.lock().unwrap() || board.take_back(number).is_none();
+        thread.join().unwrap();
+        assert_eq!(ran.load(Ordering::Relaxed), relies);
+    });
+}

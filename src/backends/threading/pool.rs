@@ -238,16 +238,21 @@ impl Pool {
             }
             self.serve_board(number);
         }
-        // What was on the board before the end is done now, be it a job that its waiter has long run himself: a new thread for
-        // it would outlive a shutdown. For what comes later one is started below.
-        self.serve_board(number);
+        self.end(number);
         std::mem::forget(guard);
-        self.lock().alive[number] = None;
         self.ended.notify_all();
-        fence(Ordering::SeqCst);
-        if self.board.wants() {
-            // Asked to look, or would have been, while it was ending.
-            self.want_runner();
+    }
+
+    /// The thread of this slot is alive no more. Who relies on a thread that is alive looks for one under this lock, after he has put
+    /// his order on the board: so it is done here, and not by a new thread, which would outlive a shutdown.
+    fn end(&self, number: usize) {
+        loop {
+            self.serve_board(number);
+            let mut threads = self.lock();
+            if !self.board.wants() {
+                threads.alive[number] = None;
+                return;
+            }
         }
     }
 
