@@ -25,15 +25,6 @@ static void map_with_two_threads(void) {
     pthread_barrier_destroy(&both_workers);
 }
 
-/* A thread that was joined may stay in the kernel's list for a moment. */
-static void check_only_one_thread_is_left(void) {
-    const time_t patience = time(NULL) + 30;
-    while (count_threads() > 1) {
-        CHECK(time(NULL) < patience);
-        sched_yield();
-    }
-}
-
 TEST(no_thread_is_started_before_a_map_needs_one) {
     CHECK_INT(1, count_threads()); /* the library is loaded */
     CHECK(*pb_version() != '\0');

@@ -6,6 +6,8 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
+#include <time.h>
 
 /* A scope that must open. */
 static inline pb_scope open_scope(const char *backend, int32_t n_jobs) {
@@ -59,6 +61,15 @@ static inline int count_threads(void) {
         count += entry->d_name[0] != '.';
     closedir(tasks);
     return count;
+}
+
+/* A thread that was joined may stay in the kernel's list for a moment. */
+static inline void check_only_one_thread_is_left(void) {
+    const time_t patience = time(NULL) + 30;
+    while (count_threads() > 1) {
+        CHECK(time(NULL) < patience);
+        sched_yield();
+    }
 }
 
 #endif
