@@ -120,15 +120,6 @@ static int count_files(void) {
     return count;
 }
 
-/* A thread that was joined may stay in the kernel's list for a moment. */
-static void check_only_one_thread_is_left(void) {
-    const time_t patience = time(NULL) + 30;
-    while (count_threads() > 1) {
-        CHECK(time(NULL) < patience);
-        sched_yield();
-    }
-}
-
 TEST(a_thousand_forks_in_the_middle_of_everything) {
     pthread_t threads[TRADES];
     const int files = count_files();

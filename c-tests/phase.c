@@ -105,12 +105,9 @@ TEST(it_is_stronger_than_spin_us) {
     CHECK_OK(map_on(2, do_nothing, NULL, 2)); /* the pool goes by the last map's scope */
 }
 
-/* Ends the pool. A thread that was joined may stay in the kernel's list for a moment. */
 static void shut_down(void) {
-    const time_t patience = time(NULL) + 30;
     CHECK_OK(pb_shutdown());
-    while (count_threads() > 1)
-        CHECK(time(NULL) < patience);
+    check_only_one_thread_is_left();
 }
 
 TEST(its_begin_starts_the_threads_that_are_missing_and_no_others) {
@@ -206,10 +203,7 @@ TEST(a_task_may_have_one) {
 TEST(shutdown_ends_threads_and_later_ones_stay_awake_again) {
     const pb_scope phase = begin_phase(2);
     map_with_two_threads();
-    const time_t patience = time(NULL) + 30;
-    CHECK_OK(pb_shutdown());
-    while (count_threads() > 1) /* a thread that was joined may stay in the kernel's list for a moment */
-        CHECK(time(NULL) < patience);
+    shut_down();
     check_never_wakes_during(maps_with_gaps);
     end_phase(phase);
 }
