@@ -75,10 +75,11 @@ pub fn fork(work: impl FnOnce() -> i32) -> io::Result<Child> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
+            const NONE: libc::c_ulong = 0;
             // SAFETY: plain system calls on this process itself. A parent that died before the call to prctl is seen by the
             // changed parent pid.
             unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, NONE, NONE, NONE);
                 if libc::getppid() != parent {
                     libc::_exit(1);
                 }
