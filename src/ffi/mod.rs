@@ -15,10 +15,13 @@ pub mod elsewhere;
 pub mod errors;
 mod fork;
 mod guard;
+mod items;
 pub mod job;
 pub mod join;
 pub mod life;
 pub mod map;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod near;
 pub mod pools;
 pub mod reduce;
 pub mod shared;

@@ -1,5 +1,6 @@
 //! A caller's function with its arrays, as the job runs it.
 
+use super::items::{Call, Next, Walk};
 use super::map::{pb_range_fn, pb_task_fn};
 use crate::job::{self, Cargo, Chunk, Outputs, Task};
 use crate::message::{Kind, Pieces};
@@ -18,7 +19,8 @@ pub(super) const THREW: i32 = i32::MIN;
 /// The items of a call. What workers need of each comes first, in one line of the cache.
 #[repr(C, align(64))]
 pub struct CTask {
-    call: unsafe extern "C-unwind" fn(*mut c_void, usize, *const c_void, *mut c_void) -> i32,
+    next: Next,
+    call: Call,
     ctx: *mut c_void,
     inputs: *const u8,
     input_size: usize,
@@ -93,6 +95,7 @@ impl CTask {
         // SAFETY: the caller promised an entry for each item, or NULL.
         unsafe { fill_statuses(statuses, n_items) }?;
         Ok(CTask {
+            next: Next::new(call),
             call,
             ctx,
             inputs: inputs.cast(),
@@ -137,36 +140,11 @@ impl CTask {
         if self.first_output().is_null() { 0 } else { self.output_size }
     }
 
-    /// The loop over items, in one of two forms.
-    fn run_items(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
-        if self.inputs.is_null() && self.first_output().is_null() {
-            self.run_bare(end, flags, at)
-        } else {
-            self.run_elements(end, flags, at)
-        }
-    }
-
-    /// Without arrays.
-    #[inline(never)]
-    fn run_bare(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
-        let (call, ctx) = (self.call, self.ctx);
-        // SAFETY: the caller promised that the function may be called so, from this thread too; index < n_items.
-        each(end, flags, at, |index| unsafe { call(ctx, index, null(), null_mut()) })
-    }
-
-    /// With one or two.
-    #[inline(never)]
-    fn run_elements(&self, end: usize, flags: &AtomicU32, at: &Cell<usize>) -> Option<i32> {
-        let (call, ctx) = (self.call, self.ctx);
-        let (mut input, mut output) = self.elements(at.get());
+    #[inline(always)]
+    fn walk(&self, Chunk { begin, end }: Chunk) -> Walk {
+        let (input, output) = self.elements(begin);
         let (input_step, output_step) = (self.input_step(), self.output_step());
-        each(end, flags, at, |index| {
-            // SAFETY: as above.
-            let code = unsafe { call(ctx, index, input.cast(), output.cast()) };
-            input = input.wrapping_add(input_step);
-            output = output.wrapping_add(output_step);
-            code
-        })
+        Walk { at: Cell::new(begin), ctx: self.ctx, end, input, output, input_step, output_step }
     }
 
     /// The caller's own loop over a chunk: the code of the item that failed, if one did. None where there is no such loop.
@@ -216,52 +194,6 @@ pub(super) fn contain<R>(body: impl FnOnce() -> R, threw: R) -> R {
     })
 }
 
-/// How far a loop has got, kept in a register: it is told when the loop ends, be it by an exception.
-struct Reached<'a> {
-    index: usize,
-    told: &'a Cell<usize>,
-}
-
-impl Drop for Reached<'_> {
-    fn drop(&mut self) {
-        self.told.set(self.index);
-    }
-}
-
-/// Runs the items from `at` to `end` until one fails, whose code it returns, or `flags` is no longer 0.
-///
-/// The price of every item: all that the loop needs is at hand in registers, a code and the flags are looked at together, and sixteen
-/// items share a jump back.
-#[inline(always)]
-fn each(end: usize, flags: &AtomicU32, at: &Cell<usize>, mut run: impl FnMut(usize) -> i32) -> Option<i32> {
-    const AT_ONCE: usize = 16;
-    if flags.load(Ordering::Relaxed) != 0 {
-        return None;
-    }
-    let mut reached = Reached { index: at.get(), told: at };
-    let mut one = || {
-        let code = run(reached.index);
-        if code as u32 | flags.load(Ordering::Relaxed) != 0 {
-            return Err(code);
-        }
-        reached.index += 1;
-        Ok(())
-    };
-    let items = end - at.get();
-    let mut all = || {
-        for _ in 0..items / AT_ONCE {
-            for _ in 0..AT_ONCE {
-                one()?;
-            }
-        }
-        (0..items % AT_ONCE).try_for_each(|_| one())
-    };
-    let stopped = all().err();
-    // That one did succeed: it was the flags.
-    reached.index += usize::from(stopped == Some(0));
-    stopped.filter(|code| *code != 0)
-}
-
 impl Task for CTask {
     fn is_same(&self, other: &Self) -> bool {
         self.is_of(&Elements {
@@ -292,11 +224,25 @@ impl Task for CTask {
         contain(|| unsafe { (self.call)(self.ctx, index, input.cast(), output.cast()) }, THREW)
     }
 
-    fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>) {
-        let at = Cell::new(chunk.begin);
-        let run = || self.run_loop(chunk, &at).unwrap_or_else(|| self.run_items(chunk.end, flags, &at));
-        let code = contain(run, Some(THREW));
-        (at.get(), code)
+    fn run_range(&self, chunk: Chunk, _flags: &AtomicU32) -> (usize, Option<i32>) {
+        let mut walk = self.walk(chunk);
+        let code = contain(
+            || {
+                let own = self.run_loop(chunk, &walk.at);
+                // SAFETY: the caller promised that the function may be called so, from this thread too; end <= n_items.
+                own.unwrap_or_else(|| unsafe { walk.run(self.call, &self.next) })
+            },
+            Some(THREW),
+        );
+        (walk.at.get(), code)
+    }
+
+    fn halt(&self) {
+        self.next.halt();
+    }
+
+    fn resume(&self) {
+        self.next.set(self.call);
     }
 
     fn record(&self, index: usize, status: i32) {

@@ -177,7 +177,10 @@ impl Job {
         let Job { plan, number, begun, repeat, flags, claims, clock, tally, .. } = self;
         *number = crate::trace::map_number();
         *begun = if plan.progress.is_some() { now() } else { 0 };
-        update(flags.get_mut(), 0);
+        if *flags.get_mut() != 0 {
+            *flags.get_mut() = 0;
+            plan.task.resume();
+        }
         *repeat.get_mut() = 0;
         claims.renew(plan.n_items, plan.batch_size());
         tally.seats.renew();
@@ -223,8 +226,15 @@ impl Job {
 
     /// Asks the job to stop: no further item starts; those that run see `pb_cancelled`.
     pub fn cancel(&self) {
-        self.flags.fetch_or(CANCELLED | STOP, Ordering::Relaxed);
+        self.raise(CANCELLED | STOP);
         self.watch.wake();
+    }
+
+    /// Sets flags, and ends loops that run: the flags that were set before.
+    fn raise(&self, flags: u32) -> u32 {
+        let before = self.flags.fetch_or(flags, Ordering::Relaxed);
+        self.plan.task.halt();
+        before
     }
 
     /// Whether no further item is to start, here or in a map around this one.
@@ -244,7 +254,7 @@ impl Job {
     /// item's error that was collected.
     pub fn fail(&self, error: Error) {
         let mut first = self.lock_error();
-        if self.flags.fetch_or(FAILED | STOP, Ordering::Relaxed) & FAILED == 0 {
+        if self.raise(FAILED | STOP) & FAILED == 0 {
             *first = Some(error);
         }
     }

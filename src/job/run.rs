@@ -114,7 +114,7 @@ impl Job {
 
     /// A task of this job has opened a scope on its thread: should it leave it open, it is closed after the item.
     pub fn untidy(&self) {
-        self.flags.fetch_or(UNTIDY, Ordering::Relaxed);
+        self.raise(UNTIDY);
     }
 
     /// Whether a task has, or may have, left something on its thread that must not reach the next one.

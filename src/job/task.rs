@@ -16,9 +16,15 @@ pub trait Task: Any + Send + Sync {
     /// Runs one item; 0 is success.
     fn run(&self, index: usize) -> i32;
 
-    /// Runs items until one fails or `flags` is no longer 0. Returns the first index that did not succeed here, with
-    /// the code of the item that failed, if one did.
+    /// Runs items until one fails or `flags` is no longer 0; whoever sets those says [`halt`](Task::halt) as well. Returns the
+    /// first index that did not succeed here, with the code of the item that failed, if one did.
     fn run_range(&self, chunk: Chunk, flags: &AtomicU32) -> (usize, Option<i32>);
+
+    /// What loops look at that do not look at flags changes: they end before their next item, until [`resume`](Task::resume).
+    fn halt(&self) {}
+
+    /// The flags are 0 again. Nobody runs items.
+    fn resume(&self) {}
 
     /// Writes an item's fate where the caller wants it.
     fn record(&self, index: usize, status: i32);

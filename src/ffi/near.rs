@@ -1,0 +1,265 @@
+//! A copy of the loop over items, near the tasks.
+//!
+//! A call to a function more than some 4 GB away costs the processor three cycles more than one nearby, which is more than the
+//! function takes where an item takes a nanosecond; and a shared library lies terabytes away from the program (`docs/threading.md`
+//! has the figures). So the page of the library's file that has the loop is mapped a second time, just below the object that the tasks are
+//! in. It is a mapping like those of the loader: of the file, read and executed, never written. Where it cannot be had, the
+//! loop that is here does the same.
+//!
+//! The loop is written in assembly, since its copy must not refer to anything but its arguments. It keeps a frame pointer, by
+//! which debuggers and profilers find their way through the copy. Nothing unwinds through it: a function that throws, which is
+//! forbidden, ends the program, as it does in the other loop, whose library is not the one that the exception comes from.
+
+use super::items::{Call, Next, Stopped, Walk};
+use std::ffi::c_void;
+use std::fs::{File, read_to_string};
+use std::mem::{offset_of, transmute};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The copy runs as many items at a time.
+pub(super) const AT_ONCE: usize = 8;
+/// From so many items in a chunk on it is used.
+pub(super) const WORTH: usize = 2 * AT_ONCE;
+/// After so many items over the distance it is made: they have cost 0.12 ms by then, which is what it costs (measured on an EPYC, as are
+/// the three cycles).
+const DEAR: usize = 1 << 17;
+/// What is near: 32 bits are what processors keep of a branch's target at no cost.
+const REACH: usize = 1 << 32;
+/// Bytes between an object and the first place that is tried below it, and from one place to the next.
+const STEP: usize = 16 << 20;
+const PLACES: usize = 16;
+
+/// How the loop ended: the code in `eax`, and in `rdx` what it called last.
+#[repr(C)]
+struct Ran {
+    code: i32,
+    called: usize,
+}
+
+/// Runs the items of a walk, a multiple of [`AT_ONCE`] and not none, until one returns another code than 0.
+type Items = unsafe extern "C-unwind" fn(*const Next, *const Walk) -> Ran;
+
+unsafe extern "C" {
+    fn pb_near_items();
+    fn pb_near_items_end();
+}
+
+// In each of the two loops rdi, rsi, rdx and rcx are as `Call` has them, and where the walk has got is written before the call.
+std::arch::global_asm!(
+    "    .text",
+    "    .balign 64",
+    "    .globl pb_near_items",
+    "    .hidden pb_near_items",
+    "    .type pb_near_items, @function",
+    "pb_near_items:",
+    "    push rbp",
+    "    mov rbp, rsp",
+    "    push rbx",
+    "    push r12",
+    "    push r13",
+    "    push r14",
+    "    push r15",
+    "    sub rsp, 24",
+    "    mov r12, rdi",
+    "    mov r13, [rsi + {at}]",
+    "    mov r14, [rsi + {input}]",
+    "    mov r15, [rsi + {output}]",
+    "    mov rax, r14",
+    "    or rax, r15",
+    "    jnz 3f",
+    // Without arrays.
+    "    mov r14, [rsi + {ctx}]",
+    "    mov r15, rsi",
+    "    mov rax, [rsi + {end}]",
+    "    mov [rbp - 48], rax",
+    "    .balign 64",
+    "2:",
+    "    .set ahead, 0",
+    "    .rept {at_once}",
+    "    mov rdi, r14",
+    "    lea rsi, [r13 + ahead]",
+    "    mov [r15 + {at}], rsi",
+    "    xor edx, edx",
+    "    xor ecx, ecx",
+    "    mov rbx, [r12]",
+    "    call rbx",
+    "    test eax, eax",
+    "    jnz 5f",
+    "    .set ahead, ahead + 1",
+    "    .endr",
+    "    add r13, {at_once}",
+    "    cmp r13, [rbp - 48]",
+    "    jb 2b",
+    "    mov [r15 + {at}], r13",
+    "    jmp 5f",
+    // With one or two.
+    "3:",
+    "    mov [rbp - 48], rsi",
+    "    .balign 64",
+    "4:",
+    "    .rept {at_once}",
+    "    mov rax, [rbp - 48]",
+    "    mov [rax + {at}], r13",
+    "    mov rdi, [rax + {ctx}]",
+    "    mov rsi, r13",
+    "    mov rdx, r14",
+    "    mov rcx, r15",
+    "    inc r13",
+    "    add r14, [rax + {input_step}]",
+    "    add r15, [rax + {output_step}]",
+    "    mov rbx, [r12]",
+    "    call rbx",
+    "    test eax, eax",
+    "    jnz 5f",
+    "    .endr",
+    "    mov rcx, [rbp - 48]",
+    "    cmp r13, [rcx + {end}]",
+    "    jb 4b",
+    "    mov [rcx + {at}], r13",
+    "5:",
+    "    mov rdx, rbx",
+    "    add rsp, 24",
+    "    pop r15",
+    "    pop r14",
+    "    pop r13",
+    "    pop r12",
+    "    pop rbx",
+    "    pop rbp",
+    "    ret",
+    "    .size pb_near_items, . - pb_near_items",
+    "    .globl pb_near_items_end",
+    "    .hidden pb_near_items_end",
+    "pb_near_items_end:",
+    at = const offset_of!(Walk, at),
+    ctx = const offset_of!(Walk, ctx),
+    end = const offset_of!(Walk, end),
+    input = const offset_of!(Walk, input),
+    output = const offset_of!(Walk, output),
+    input_step = const offset_of!(Walk, input_step),
+    output_step = const offset_of!(Walk, output_step),
+    at_once = const AT_ONCE,
+);
+
+/// The loop near a task.
+pub(super) struct Near(Items);
+
+impl Near {
+    /// The one for so many items of `call`, if that is far from here.
+    pub(super) fn to(call: Call, items: usize) -> Option<Near> {
+        let (call, here) = (call as usize, pb_near_items as *const () as usize);
+        if call.abs_diff(here) < REACH {
+            return None;
+        }
+        let copy = copy(call, items)?;
+        // SAFETY: the copy has the bytes of that function, which refer to nothing outside them.
+        (call.abs_diff(copy) < REACH).then(|| Near(unsafe { transmute::<usize, Items>(copy) }))
+    }
+
+    /// Runs the items of a walk until one does not succeed.
+    ///
+    /// # Safety
+    /// The function may be called for these items; there are a multiple of [`AT_ONCE`], and not none.
+    pub(super) unsafe fn run(&self, next: &Next, walk: &Walk) -> Result<(), Stopped> {
+        // SAFETY: as the caller promised; `next` and the walk are there until the loop returns.
+        let Ran { code, called } = unsafe { (self.0)(next, walk) };
+        Stopped::unless_done(code, called)
+    }
+}
+
+/// Where the copy is, once there is one; it is made near the function that wants it first.
+///
+/// A word, not a lock: a fork while it is made leaves a child without a copy, which does not wait for one. What the address stands
+/// for is written before it is stored (Release) and looked at after it is loaded (Acquire).
+fn copy(call: usize, items: usize) -> Option<usize> {
+    const UNKNOWN: usize = 0;
+    const NONE: usize = 1;
+    static COPY: AtomicUsize = AtomicUsize::new(UNKNOWN);
+    static FAR: AtomicUsize = AtomicUsize::new(0);
+    let mut copy = COPY.load(Ordering::Acquire);
+    if copy == UNKNOWN
+        && FAR.fetch_add(items, Ordering::Relaxed) >= DEAR
+        && COPY.compare_exchange(UNKNOWN, NONE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    {
+        copy = make(call).unwrap_or(NONE);
+        COPY.store(copy, Ordering::Release);
+    }
+    (copy > NONE).then_some(copy)
+}
+
+/// Maps the code near `call`, and returns where it is.
+fn make(call: usize) -> Option<usize> {
+    let begin = pb_near_items as *const () as usize;
+    let size = pb_near_items_end as *const () as usize - begin;
+    // SAFETY: asks for a number.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    let (first, past) = (begin & !(page - 1), (begin + size).next_multiple_of(page));
+
+    let maps = read_to_string("/proc/self/maps").ok()?;
+    let own = Mapping::of(&maps, begin)?;
+    let file = File::open(own.file).ok()?;
+    let offset = own.offset + (first - own.begin) as u64;
+    // A page beyond the end of a file must not be touched.
+    if file.metadata().ok()?.len() < offset + (past - first) as u64 {
+        return None;
+    }
+    let below = Mapping::of(&maps, call)?.begin;
+    let place =
+        (1..=PLACES).find_map(|steps| map(&file, offset, below.checked_sub(steps * STEP)?, past - first))?;
+    let copy = place + (begin - first);
+    // SAFETY: both are mapped and readable, and nobody writes them.
+    let is_same = unsafe {
+        std::slice::from_raw_parts(begin as *const u8, size)
+            == std::slice::from_raw_parts(copy as *const u8, size)
+    };
+    if !is_same {
+        // The file is another one by now. SAFETY: that mapping has just been made, and nobody else knows of it.
+        unsafe { libc::munmap(place as *mut c_void, past - first) };
+        return None;
+    }
+    Some(copy)
+}
+
+/// Maps a part of a file to be executed at an address where nothing is yet.
+fn map(file: &File, offset: u64, address: usize, length: usize) -> Option<usize> {
+    let offset = libc::off_t::try_from(offset).ok()?;
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
+    let execute = libc::PROT_READ | libc::PROT_EXEC;
+    // SAFETY: it replaces no mapping.
+    let place =
+        unsafe { libc::mmap(address as *mut c_void, length, execute, flags, file.as_raw_fd(), offset) };
+    if place == libc::MAP_FAILED {
+        return None;
+    }
+    if place as usize != address {
+        // A kernel before 4.17, to which the address is a wish. SAFETY: that mapping has just been made.
+        unsafe { libc::munmap(place, length) };
+        return None;
+    }
+    Some(address)
+}
+
+/// A file's mapping, as a line of `/proc/self/maps` tells it.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping<'m> {
+    begin: usize,
+    offset: u64,
+    file: &'m str,
+}
+
+impl Mapping<'_> {
+    /// The one that has an address.
+    fn of(maps: &str, address: usize) -> Option<Mapping<'_>> {
+        maps.lines().find_map(|line| {
+            // begin-end permissions offset device inode path, the path after spaces.
+            let mut words = line.splitn(6, ' ');
+            let (begin, end) = words.next()?.split_once('-')?;
+            let hex = |text| usize::from_str_radix(text, 16).ok();
+            let (begin, end) = (hex(begin)?, hex(end)?);
+            let offset = words.nth(1)?;
+            let file = words.nth(2).unwrap_or("").trim_start();
+            let offset = u64::from_str_radix(offset, 16).ok()?;
+            (begin <= address && address < end).then_some(Mapping { begin, offset, file })
+        })
+    }
+}
