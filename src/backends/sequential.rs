@@ -30,7 +30,7 @@ impl Session for Sequential {
     }
 
     fn run(&self, job: &Arc<Job>) -> Result<()> {
-        job.work(0);
+        job.work_lone();
         Ok(())
     }
 }

@@ -190,6 +190,12 @@ impl Claims {
         (begin < end).then(|| self.chunk(begin, middle))
     }
 
+    /// The next chunk, for the only worker of a job.
+    pub(super) fn next_lone(&self) -> Option<Chunk> {
+        let left = self.items(self.first.left());
+        if left == 0 { None } else { self.next_alone(self.size(left)) }
+    }
+
     /// So many items from the front, or all that are left, of a job that is not spread.
     pub(super) fn next_sized(&self, items: usize) -> Option<Chunk> {
         self.take_front(&self.first, |left| left.min(items.max(1)))

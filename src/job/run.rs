@@ -175,6 +175,24 @@ impl Job {
         }
     }
 
+    /// Works in a job of one worker, which nobody else is in, until nothing is left to claim.
+    pub fn work_lone(self: &Arc<Self>) {
+        if self.is_stopped() {
+            return;
+        }
+        let seat = self.sit_down(self.tally.seats.take_alone(), Hold::Alone, self.clone());
+        let mut begin = ticks();
+        while let Some(chunk) = self.claims.next_lone() {
+            self.run_chunk(&seat, chunk);
+            if self.claims.is_empty() || self.is_stopped() {
+                return;
+            }
+            let end = ticks();
+            self.claims.took(chunk.end - chunk.begin, nanoseconds(end.saturating_sub(begin)));
+            begin = end;
+        }
+    }
+
     /// Nanoseconds that one thread would take for the whole job, where that is known and nobody watches its items.
     pub fn estimate(&self) -> Option<u64> {
         if !self.claims.is_adaptive() || self.is_watched() {

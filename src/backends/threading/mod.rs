@@ -62,7 +62,7 @@ impl Session for Open {
     fn run(&self, job: &Arc<Job>) -> Result<()> {
         let helpers = job.n_jobs() - 1;
         if helpers == 0 {
-            job.work(0);
+            job.work_lone();
             return Ok(());
         }
         let expected = job.estimate();
