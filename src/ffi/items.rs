@@ -1,6 +1,11 @@
 //! The loop over the items of a chunk: what each of them costs beside its function.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+#[cfg(all(
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    target_os = "linux",
+    target_env = "gnu"
+))]
 use super::near::{self, Near};
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -104,7 +109,7 @@ impl Walk {
     ///
     /// # Safety
     /// As above.
-    #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+    #[cfg(all(target_arch = "x86_64", target_pointer_width = "64", target_os = "linux", target_env = "gnu"))]
     unsafe fn run_near(&mut self, call: Call, next: &Next) -> Result<(), Stopped> {
         let items = self.end - self.at.get();
         let Some(near) = (items >= near::WORTH).then(|| Near::to(call, items)).flatten() else {
@@ -122,7 +127,12 @@ impl Walk {
 
     /// # Safety
     /// As above.
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
+    #[cfg(not(all(
+        target_arch = "x86_64",
+        target_pointer_width = "64",
+        target_os = "linux",
+        target_env = "gnu"
+    )))]
     unsafe fn run_near(&mut self, _call: Call, _next: &Next) -> Result<(), Stopped> {
         Ok(())
     }

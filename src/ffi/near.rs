@@ -264,3 +264,52 @@ impl Mapping<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_found_by_an_address_in_it() {
+        let maps = "\
+55d0c1a4e000-55d0c1a4f000 r--p 00000000 fe:00 9871                       /opt/my programs/a b
+55d0c1a4f000-55d0c1a51000 r-xp 00001000 fe:00 9871                       /opt/my programs/a b
+7f53f0000000-7f53f0021000 rw-p 00000000 00:00 0 
+7f53f4a5d000-7f53f4a83000 r-xp 00072000 fe:00 12                         /usr/lib/libparallel_backend.so.0.1 (deleted)
+";
+        let of = |address| Mapping::of(maps, address).map(|m| (m.begin, m.offset, m.file));
+        assert_eq!(of(0x55d0_c1a4_ffff), Some((0x55d0_c1a4_f000, 0x1000, "/opt/my programs/a b")));
+        assert_eq!(of(0x55d0_c1a5_0fff), Some((0x55d0_c1a4_f000, 0x1000, "/opt/my programs/a b")));
+        assert_eq!(of(0x55d0_c1a5_1000), None);
+        assert_eq!(of(0x7f53_f000_0000), Some((0x7f53_f000_0000, 0, "")));
+        let gone = "/usr/lib/libparallel_backend.so.0.1 (deleted)";
+        assert_eq!(of(0x7f53_f4a5_d000), Some((0x7f53_f4a5_d000, 0x72000, gone)));
+    }
+
+    unsafe extern "C-unwind" fn until_20(
+        _: *mut c_void,
+        index: usize,
+        _: *const c_void,
+        _: *mut c_void,
+    ) -> i32 {
+        if index == 20 { 7 } else { 0 }
+    }
+
+    #[test]
+    fn a_copy_is_made_below_the_object_that_asks() {
+        let here = make as *const () as usize;
+        let copy = make(here).unwrap();
+        assert!(copy < here && here - copy < REACH);
+        let run = |begin: usize, end| {
+            let (input, output) = (std::ptr::null(), std::ptr::null_mut());
+            let (next, ctx) = (Next::new(until_20), std::ptr::null_mut());
+            let walk = Walk { at: begin.into(), ctx, end, input, output, input_step: 0, output_step: 0 };
+            // SAFETY: the copy is that function; there are 8 or 16 items, which need nothing.
+            let ran = unsafe { transmute::<usize, Items>(copy)(&next, &walk) };
+            (walk.at.get(), ran.code)
+        };
+        assert_eq!(run(8, 16), (16, 0));
+        assert_eq!(run(8, 24), (20, 7));
+        assert_eq!(run(13, 21), (20, 7));
+    }
+}
