@@ -17,9 +17,8 @@ constexpr const char *backends[] = {"sequential", "threading"};
 
 /// What the items do, and what they did.
 struct plan {
-    enum { fails, fails_with_text, cancels, leaves_a_text } how = fails;
+    enum { fails, fails_with_text, leaves_a_text } how = fails;
     std::size_t at = none;
-    std::atomic<pb_job *> job{nullptr};
     std::size_t ran = 0; // where one worker runs them
     bool has_one_worker = true;
 };
@@ -31,11 +30,6 @@ std::int32_t act(plan &p, std::size_t index) {
     case plan::fails_with_text:
         CHECK_OK(pb_task_fail("not this one"));
         return 7;
-    case plan::cancels:
-        while (p.job == nullptr) // submitted, but not told yet
-            sched_yield();
-        CHECK_OK(pb_job_cancel(p.job));
-        return 0;
     case plan::leaves_a_text:
         CHECK_OK(pb_task_fail("of an item that succeeds after all"));
         p.how = plan::fails;
@@ -170,26 +164,47 @@ TEST(what_one_leaves_behind_does_not_reach_the_next) {
     });
 }
 
-TEST(after_one_that_cancels_none_starts) {
-    const pb::scope scope("threading", {1});
-    for (std::size_t at : {0, 5, 7, 8, 16, 500, 998}) {
-        plan p;
-        p.how = plan::cancels;
-        p.at = at;
-        pb_job *job = nullptr;
-        CHECK_OK(pb_submit_map(item, &p, 1000, nullptr, 0, nullptr, 0, nullptr, &job));
-        p.job = job;
-        CHECK_STATUS(pb_job_wait(job, -1), PB_ERR_CANCELLED);
-        CHECK_INT(at + 1, p.ran);
-        pb_job_free(job);
+/// One worker's item fails while the other worker is in the middle of its chunk.
+struct failing_neighbour {
+    static constexpr std::size_t chunk = 1000, odd = chunk + 20;
+    std::atomic<bool> other_has_begun{false};
+    std::atomic<std::size_t> after{0}; // items of the other worker that ran after the failure
+};
+
+std::int32_t fail_beside(void *ctx, std::size_t index, const void *, void *) {
+    failing_neighbour &n = *static_cast<failing_neighbour *>(ctx);
+    if (index == 0) {
+        while (!n.other_has_begun)
+            sched_yield();
+        return 7;
     }
+    if (index == n.odd) {
+        n.other_has_begun = true;
+        while (!pb_cancelled())
+            sched_yield();
+    }
+    if (index > n.odd)
+        ++n.after;
+    return 0;
+}
+
+TEST(after_one_that_fails_the_other_worker_runs_no_further) {
+    const pb::scope scope("threading", {2});
+    pb_map_options options = {};
+    options.struct_size = sizeof options;
+    options.batch_size = failing_neighbour::chunk;
+    failing_neighbour n;
+    CHECK_STATUS(pb_parallel_map(fail_beside, &n, 2 * n.chunk, nullptr, 0, nullptr, 0, &options),
+                 PB_ERR_TASK_FAILED);
+    CHECK_INT(0, last_info().task_index);
+    CHECK_INT(0, n.after);
 }
 
 void each_of_them() {
     RUN(every_item_has_its_elements);
     RUN(one_that_fails_is_the_last);
     RUN(what_one_leaves_behind_does_not_reach_the_next);
-    RUN(after_one_that_cancels_none_starts);
+    RUN(after_one_that_fails_the_other_worker_runs_no_further);
 }
 
 } // namespace

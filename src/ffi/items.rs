@@ -1,12 +1,6 @@
 //! The loop over the items of a chunk: what each of them costs beside its function.
 
-#[cfg(all(
-    target_arch = "x86_64",
-    target_pointer_width = "64",
-    target_os = "linux",
-    target_env = "gnu"
-))]
-use super::near::{self, Near};
+use super::near::{AT_ONCE, Near};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::mem::transmute;
@@ -37,30 +31,34 @@ impl Next {
 
     /// Loops end before their next item.
     pub(super) fn halt(&self) {
-        self.set(no_more);
+        // All workers read this line for each item: it is written once.
+        if self.0.load(Ordering::Relaxed) != no_more as Call as *mut c_void {
+            self.set(no_more);
+        }
     }
 
     pub(super) fn set(&self, call: Call) {
         self.0.store(call as *mut c_void, Ordering::Relaxed);
     }
 
-    /// Runs an item, unless the loop is to end.
+    /// Runs an item of `call`, unless the loop is to end.
     ///
     /// # Safety
-    /// The function may be called so.
+    /// The function, which is what this was made of, may be called so.
     #[inline(always)]
     unsafe fn run(
         &self,
+        call: Call,
         ctx: *mut c_void,
         index: usize,
         input: *const u8,
         output: *mut u8,
     ) -> Result<(), Stopped> {
         // SAFETY: only functions of this type are ever stored.
-        let call = unsafe { transmute::<*mut c_void, Call>(self.0.load(Ordering::Relaxed)) };
+        let next = unsafe { transmute::<*mut c_void, Call>(self.0.load(Ordering::Relaxed)) };
         // SAFETY: the caller promised that for the one function, and the other looks at nothing.
-        let code = unsafe { call(ctx, index, input.cast(), output.cast()) };
-        Stopped::unless_done(code, call as usize)
+        let code = unsafe { next(ctx, index, input.cast(), output.cast()) };
+        Stopped::unless_done(code, next as usize, call)
     }
 }
 
@@ -68,13 +66,12 @@ impl Next {
 pub(super) struct Stopped(Option<i32>);
 
 impl Stopped {
-    /// What `called` returned.
+    /// What `called` returned, in place of `call` or not. (The other function may have several addresses.)
     #[inline(always)]
-    pub(super) fn unless_done(code: i32, called: usize) -> Result<(), Stopped> {
+    pub(super) fn unless_done(code: i32, called: usize, call: Call) -> Result<(), Stopped> {
         match code {
             0 => Ok(()),
-            _ if called == no_more as Call as usize => Err(Stopped(None)),
-            code => Err(Stopped(Some(code))),
+            code => Err(Stopped((called == call as usize).then_some(code))),
         }
     }
 }
@@ -82,6 +79,7 @@ impl Stopped {
 /// The items from `at` to `end`, and where the elements of the first of them lie.
 #[repr(C)]
 pub(super) struct Walk {
+    pub next: *const Next,
     /// The item that runs, or the one that did not succeed.
     pub at: Cell<usize>,
     pub ctx: *mut c_void,
@@ -97,28 +95,24 @@ impl Walk {
     /// Runs items until one does not succeed: its code, if it has one.
     ///
     /// # Safety
-    /// `call` may be called for each of them, from this thread; `next` has it, or is to end the loop.
-    pub(super) unsafe fn run(&mut self, call: Call, next: &Next) -> Option<i32> {
+    /// `call` may be called for each of them, from this thread; `next`, which is made of it, outlives the walk.
+    pub(super) unsafe fn run(&mut self, call: Call) -> Option<i32> {
         // SAFETY: as the caller promised.
-        unsafe { self.run_near(call, next).and_then(|()| self.run_here(next)) }
-            .err()
-            .and_then(|Stopped(code)| code)
+        let ran = unsafe { self.run_near(call).and_then(|()| self.run_here(call)) };
+        ran.err().and_then(|Stopped(code)| code)
     }
 
     /// Runs them where that is quicker, but for the last few.
     ///
     /// # Safety
     /// As above.
-    #[cfg(all(target_arch = "x86_64", target_pointer_width = "64", target_os = "linux", target_env = "gnu"))]
-    unsafe fn run_near(&mut self, call: Call, next: &Next) -> Result<(), Stopped> {
+    unsafe fn run_near(&mut self, call: Call) -> Result<(), Stopped> {
         let items = self.end - self.at.get();
-        let Some(near) = (items >= near::WORTH).then(|| Near::to(call, items)).flatten() else {
-            return Ok(());
-        };
-        let most = items - items % near::AT_ONCE;
+        let Some(near) = Near::to(call, items) else { return Ok(()) };
+        let most = items - items % AT_ONCE;
         let end = std::mem::replace(&mut self.end, self.at.get() + most);
         // SAFETY: as the caller promised.
-        let ran = unsafe { near.run(next, self) };
+        let ran = unsafe { near.run(self, call) };
         self.end = end;
         self.input = self.input.wrapping_add(most * self.input_step);
         self.output = self.output.wrapping_add(most * self.output_step);
@@ -127,25 +121,13 @@ impl Walk {
 
     /// # Safety
     /// As above.
-    #[cfg(not(all(
-        target_arch = "x86_64",
-        target_pointer_width = "64",
-        target_os = "linux",
-        target_env = "gnu"
-    )))]
-    unsafe fn run_near(&mut self, _call: Call, _next: &Next) -> Result<(), Stopped> {
-        Ok(())
-    }
-
-    /// # Safety
-    /// As above.
-    unsafe fn run_here(&mut self, next: &Next) -> Result<(), Stopped> {
+    unsafe fn run_here(&mut self, call: Call) -> Result<(), Stopped> {
         // SAFETY: as the caller promised.
         unsafe {
             if self.input.is_null() && self.output.is_null() {
-                self.run_bare(next)
+                self.run_bare(call)
             } else {
-                self.run_elements(next)
+                self.run_elements(call)
             }
         }
     }
@@ -155,10 +137,11 @@ impl Walk {
     /// # Safety
     /// As above.
     #[inline(never)]
-    unsafe fn run_bare(&self, next: &Next) -> Result<(), Stopped> {
-        let ctx = self.ctx;
+    unsafe fn run_bare(&self, call: Call) -> Result<(), Stopped> {
         // SAFETY: as the caller promised.
-        each(self.end, &self.at, |index| unsafe { next.run(ctx, index, null(), null_mut()) })
+        let (next, ctx) = (unsafe { &*self.next }, self.ctx);
+        // SAFETY: as the caller promised.
+        each(self.end, &self.at, |index| unsafe { next.run(call, ctx, index, null(), null_mut()) })
     }
 
     /// With one or two.
@@ -166,11 +149,13 @@ impl Walk {
     /// # Safety
     /// As above.
     #[inline(never)]
-    unsafe fn run_elements(&self, next: &Next) -> Result<(), Stopped> {
+    unsafe fn run_elements(&self, call: Call) -> Result<(), Stopped> {
+        // SAFETY: as the caller promised.
+        let next = unsafe { &*self.next };
         let Walk { ctx, mut input, mut output, input_step, output_step, .. } = *self;
         each(self.end, &self.at, |index| {
             // SAFETY: as the caller promised.
-            unsafe { next.run(ctx, index, input, output) }?;
+            unsafe { next.run(call, ctx, index, input, output) }?;
             input = input.wrapping_add(input_step);
             output = output.wrapping_add(output_step);
             Ok(())
@@ -178,15 +163,13 @@ impl Walk {
     }
 }
 
-/// Runs the items from `at` to `end` until one does not succeed, where `at` is then.
+/// Runs the items from `at` to `end` until one does not succeed, where `at` is then. [`AT_ONCE`] share a jump back.
 #[inline(always)]
 fn each(
     end: usize,
     at: &Cell<usize>,
     mut run: impl FnMut(usize) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
-    // So many share a jump back.
-    const AT_ONCE: usize = 8;
     let mut index = at.get();
     let mut one = |index| {
         at.set(index);

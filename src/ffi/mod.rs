@@ -20,7 +20,10 @@ pub mod job;
 pub mod join;
 pub mod life;
 pub mod map;
-#[cfg(all(target_arch = "x86_64", target_pointer_width = "64", target_os = "linux", target_env = "gnu"))]
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_pointer_width = "64", target_os = "linux", target_env = "gnu")),
+    path = "near_nothing.rs"
+)]
 mod near;
 pub mod pools;
 pub mod reduce;

@@ -6,21 +6,22 @@
 //! in. It is a mapping like those of the loader: of the file, read and executed, never written. Where it cannot be had, the
 //! loop that is here does the same.
 //!
-//! The loop is written in assembly, since its copy must not refer to anything but its arguments. It keeps a frame pointer, by
-//! which debuggers and profilers find their way through the copy. Nothing unwinds through it: a function that throws, which is
-//! forbidden, ends the program, as it does in the other loop, whose library is not the one that the exception comes from.
+//! The loop is written in assembly, since its copy must not refer to anything but its arguments. It leaves the stack as it finds it,
+//! which is what debuggers expect of code that they know nothing of: `pb_near_enter`, which stays here and which they do know, saves
+//! the registers for it. Nothing unwinds through the copy: a function that throws, which is forbidden, ends the program, as it does
+//! in the other loop, whose library is not the one that the exception comes from.
 
-use super::items::{Call, Next, Stopped, Walk};
+use super::items::{Call, Stopped, Walk};
 use std::ffi::c_void;
-use std::fs::{File, read_to_string};
-use std::mem::{offset_of, transmute};
+use std::fs::{self, File};
+use std::mem::offset_of;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The copy runs as many items at a time.
 pub(super) const AT_ONCE: usize = 8;
 /// From so many items in a chunk on it is used.
-pub(super) const WORTH: usize = 2 * AT_ONCE;
+const WORTH: usize = 2 * AT_ONCE;
 /// After so many items over the distance it is made: they have cost 0.12 ms by then, which is what it costs (measured on an EPYC, as are
 /// the three cycles).
 const DEAR: usize = 1 << 17;
@@ -38,43 +39,66 @@ struct Ran {
     called: usize,
 }
 
-/// Runs the items of a walk, a multiple of [`AT_ONCE`] and not none, until one returns another code than 0.
-type Items = unsafe extern "C-unwind" fn(*const Next, *const Walk) -> Ran;
-
 unsafe extern "C" {
+    /// Runs the items of a walk, a multiple of [`AT_ONCE`] and not none, by the copy at that address, until one returns another code
+    /// than 0.
+    fn pb_near_enter(walk: *const Walk, copy: usize) -> Ran;
     fn pb_near_items();
     fn pb_near_items_end();
 }
 
-// In each of the two loops rdi, rsi, rdx and rcx are as `Call` has them, and where the walk has got is written before the call.
+// The loops have what to call in [r12], the item in r13, ctx in r14 and the walk in r15; what they have called in rbx, and the code
+// in eax. For the task, rdi, rsi, rdx and rcx are as `Call` has them. Where the walk has got is written before each call.
 std::arch::global_asm!(
     "    .text",
     "    .balign 64",
-    "    .globl pb_near_items",
-    "    .hidden pb_near_items",
-    "    .type pb_near_items, @function",
-    "pb_near_items:",
+    "    .globl pb_near_enter",
+    "    .hidden pb_near_enter",
+    "    .type pb_near_enter, @function",
+    "pb_near_enter:",
+    "    .cfi_startproc",
     "    push rbp",
+    "    .cfi_def_cfa_offset 16",
+    "    .cfi_offset rbp, -16",
     "    mov rbp, rsp",
+    "    .cfi_def_cfa_register rbp",
     "    push rbx",
     "    push r12",
     "    push r13",
     "    push r14",
     "    push r15",
-    "    sub rsp, 24",
-    "    mov r12, rdi",
-    "    mov r13, [rsi + {at}]",
-    "    mov r14, [rsi + {input}]",
-    "    mov r15, [rsi + {output}]",
-    "    mov rax, r14",
-    "    or rax, r15",
-    "    jnz 3f",
-    // Without arrays.
-    "    mov r14, [rsi + {ctx}]",
-    "    mov r15, rsi",
-    "    mov rax, [rsi + {end}]",
-    "    mov [rbp - 48], rax",
+    "    .cfi_offset rbx, -24",
+    "    .cfi_offset r12, -32",
+    "    .cfi_offset r13, -40",
+    "    .cfi_offset r14, -48",
+    "    .cfi_offset r15, -56",
+    "    mov r15, rdi",
+    "    mov r12, [r15 + {next}]",
+    "    mov r13, [r15 + {at}]",
+    "    mov r14, [r15 + {ctx}]",
+    // With this return address on it the stack is aligned as calls need it.
+    "    call rsi",
+    "    mov rdx, rbx",
+    "    pop r15",
+    "    pop r14",
+    "    pop r13",
+    "    pop r12",
+    "    pop rbx",
+    "    pop rbp",
+    "    .cfi_def_cfa rsp, 8",
+    "    ret",
+    "    .cfi_endproc",
+    "    .size pb_near_enter, . - pb_near_enter",
     "    .balign 64",
+    "    .globl pb_near_items",
+    "    .hidden pb_near_items",
+    "    .type pb_near_items, @function",
+    "pb_near_items:",
+    "    mov rax, [r15 + {input}]",
+    "    or rax, [r15 + {output}]",
+    "    jnz 3f",
+    "    .balign 64",
+    // Without arrays.
     "2:",
     "    .set ahead, 0",
     "    .rept {at_once}",
@@ -90,48 +114,42 @@ std::arch::global_asm!(
     "    .set ahead, ahead + 1",
     "    .endr",
     "    add r13, {at_once}",
-    "    cmp r13, [rbp - 48]",
+    "    cmp r13, [r15 + {end}]",
     "    jb 2b",
     "    mov [r15 + {at}], r13",
-    "    jmp 5f",
-    // With one or two.
+    "    ret",
+    // With one or two: the walk in r12, the elements in r14 and r15.
     "3:",
-    "    mov [rbp - 48], rsi",
+    "    mov r12, r15",
+    "    mov r14, [r12 + {input}]",
+    "    mov r15, [r12 + {output}]",
     "    .balign 64",
     "4:",
     "    .rept {at_once}",
-    "    mov rax, [rbp - 48]",
-    "    mov [rax + {at}], r13",
-    "    mov rdi, [rax + {ctx}]",
+    "    mov [r12 + {at}], r13",
+    "    mov rdi, [r12 + {ctx}]",
     "    mov rsi, r13",
     "    mov rdx, r14",
     "    mov rcx, r15",
+    "    mov rax, [r12 + {next}]",
     "    inc r13",
-    "    add r14, [rax + {input_step}]",
-    "    add r15, [rax + {output_step}]",
-    "    mov rbx, [r12]",
+    "    add r14, [r12 + {input_step}]",
+    "    add r15, [r12 + {output_step}]",
+    "    mov rbx, [rax]",
     "    call rbx",
     "    test eax, eax",
     "    jnz 5f",
     "    .endr",
-    "    mov rcx, [rbp - 48]",
-    "    cmp r13, [rcx + {end}]",
+    "    cmp r13, [r12 + {end}]",
     "    jb 4b",
-    "    mov [rcx + {at}], r13",
+    "    mov [r12 + {at}], r13",
     "5:",
-    "    mov rdx, rbx",
-    "    add rsp, 24",
-    "    pop r15",
-    "    pop r14",
-    "    pop r13",
-    "    pop r12",
-    "    pop rbx",
-    "    pop rbp",
     "    ret",
     "    .size pb_near_items, . - pb_near_items",
     "    .globl pb_near_items_end",
     "    .hidden pb_near_items_end",
     "pb_near_items_end:",
+    next = const offset_of!(Walk, next),
     at = const offset_of!(Walk, at),
     ctx = const offset_of!(Walk, ctx),
     end = const offset_of!(Walk, end),
@@ -143,28 +161,28 @@ std::arch::global_asm!(
 );
 
 /// The loop near a task.
-pub(super) struct Near(Items);
+pub(super) struct Near {
+    copy: usize,
+}
 
 impl Near {
     /// The one for so many items of `call`, if that is far from here.
     pub(super) fn to(call: Call, items: usize) -> Option<Near> {
         let (call, here) = (call as usize, pb_near_items as *const () as usize);
-        if call.abs_diff(here) < REACH {
+        if items < WORTH || call.abs_diff(here) < REACH {
             return None;
         }
-        let copy = copy(call, items)?;
-        // SAFETY: the copy has the bytes of that function, which refer to nothing outside them.
-        (call.abs_diff(copy) < REACH).then(|| Near(unsafe { transmute::<usize, Items>(copy) }))
+        copy(call, items).filter(|copy| call.abs_diff(*copy) < REACH).map(|copy| Near { copy })
     }
 
     /// Runs the items of a walk until one does not succeed.
     ///
     /// # Safety
-    /// The function may be called for these items; there are a multiple of [`AT_ONCE`], and not none.
-    pub(super) unsafe fn run(&self, next: &Next, walk: &Walk) -> Result<(), Stopped> {
-        // SAFETY: as the caller promised; `next` and the walk are there until the loop returns.
-        let Ran { code, called } = unsafe { (self.0)(next, walk) };
-        Stopped::unless_done(code, called)
+    /// `call` may be called for these items; there are a multiple of [`AT_ONCE`], and not none.
+    pub(super) unsafe fn run(&self, walk: &Walk, call: Call) -> Result<(), Stopped> {
+        // SAFETY: as the caller promised; at that address is the loop, which refers to nothing outside of it but the walk.
+        let Ran { code, called } = unsafe { pb_near_enter(walk, self.copy) };
+        Stopped::unless_done(code, called, call)
     }
 }
 
@@ -196,7 +214,8 @@ fn make(call: usize) -> Option<usize> {
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
     let (first, past) = (begin & !(page - 1), (begin + size).next_multiple_of(page));
 
-    let maps = read_to_string("/proc/self/maps").ok()?;
+    let maps = fs::read("/proc/self/maps").ok()?;
+    let maps = String::from_utf8_lossy(&maps);
     let own = Mapping::of(&maps, begin)?;
     let file = File::open(own.file).ok()?;
     let offset = own.offset + (first - own.begin) as u64;
@@ -267,6 +286,7 @@ impl Mapping<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::items::Next;
     use super::*;
 
     #[test]
@@ -303,9 +323,10 @@ mod tests {
         let run = |begin: usize, end| {
             let (input, output) = (std::ptr::null(), std::ptr::null_mut());
             let (next, ctx) = (Next::new(until_20), std::ptr::null_mut());
-            let walk = Walk { at: begin.into(), ctx, end, input, output, input_step: 0, output_step: 0 };
-            // SAFETY: the copy is that function; there are 8 or 16 items, which need nothing.
-            let ran = unsafe { transmute::<usize, Items>(copy)(&next, &walk) };
+            let at = begin.into();
+            let walk = Walk { next: &next, at, ctx, end, input, output, input_step: 0, output_step: 0 };
+            // SAFETY: there are 8 or 16 items, which need nothing.
+            let ran = unsafe { pb_near_enter(&walk, copy) };
             (walk.at.get(), ran.code)
         };
         assert_eq!(run(8, 16), (16, 0));

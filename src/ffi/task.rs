@@ -144,7 +144,16 @@ impl CTask {
     fn walk(&self, Chunk { begin, end }: Chunk) -> Walk {
         let (input, output) = self.elements(begin);
         let (input_step, output_step) = (self.input_step(), self.output_step());
-        Walk { at: Cell::new(begin), ctx: self.ctx, end, input, output, input_step, output_step }
+        Walk {
+            next: &self.next,
+            at: Cell::new(begin),
+            ctx: self.ctx,
+            end,
+            input,
+            output,
+            input_step,
+            output_step,
+        }
     }
 
     /// The caller's own loop over a chunk: the code of the item that failed, if one did. None where there is no such loop.
@@ -230,7 +239,7 @@ impl Task for CTask {
             || {
                 let own = self.run_loop(chunk, &walk.at);
                 // SAFETY: the caller promised that the function may be called so, from this thread too; end <= n_items.
-                own.unwrap_or_else(|| unsafe { walk.run(self.call, &self.next) })
+                own.unwrap_or_else(|| unsafe { walk.run(self.call) })
             },
             Some(THREW),
         );

@@ -77,7 +77,7 @@ pub fn now() -> u64 {
 /// is from one map to the next, or is the caller's alone.
 #[repr(C, align(64))]
 pub struct Job {
-    /// Read before every item, written once or twice in a job's life.
+    /// Read before every chunk, by most loops before every item; written once or twice in a job's life.
     flags: AtomicU32,
     /// Whether somebody wants to know of each item.
     watched: bool,

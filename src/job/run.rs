@@ -306,7 +306,7 @@ impl Job {
         self.watched || self.flags.load(Ordering::Relaxed) & UNTIDY != 0
     }
 
-    /// The tight loop: nothing between two items but a look at the flags. Returns what is left of the chunk when a task
+    /// The tight loop: nothing between two items but a look at whether to go on. Returns what is left of the chunk when a task
     /// has left something behind: from then on every item is watched, lest another one finds it.
     fn run_plain(&self, seat: &Seat, chunk: Chunk) -> Chunk {
         let (reached, code) = self.plan.task.run_range(chunk, &self.flags);
